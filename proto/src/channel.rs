@@ -1,0 +1,233 @@
+//! Numbering of a channel's inputs, in both halves: the client half keeps what is not acknowledged
+//! and sends it again to the next owner, the session half applies each number once and in order.
+//!
+//! The client half is the browser's own, or the gateway on behalf of a plain page. Numbers stand in
+//! every message: nothing is counted on both sides.
+
+use std::collections::VecDeque;
+
+use bytes::Bytes;
+
+use crate::id::InputNumber;
+use crate::limits::{MAX_INPUT_NUMBER, UNACKED_BYTES, UNACKED_MESSAGES};
+
+/// One input with its number.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Input {
+    /// 1, 2, 3 … within its channel.
+    pub number: InputNumber,
+    /// Binary message; else text.
+    pub binary: bool,
+    /// What the page sent.
+    pub body: Bytes,
+}
+
+/// The peer acknowledged an input that was never sent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("input {acked} was acknowledged, the last one sent is {sent}")]
+pub struct AckOfTheFuture {
+    /// What was acknowledged.
+    pub acked: InputNumber,
+    /// The last number given.
+    pub sent: InputNumber,
+}
+
+/// The half that numbers inputs and keeps them until they are acknowledged.
+///
+/// Holds at most [`UNACKED_MESSAGES`] messages or [`UNACKED_BYTES`] bytes, or one message if that
+/// is larger: its owner does not read more from the page while [`ClientHalf::is_full`].
+#[derive(Debug, Default)]
+pub struct ClientHalf {
+    last: InputNumber,
+    unacked: VecDeque<Input>,
+    bytes: usize,
+    /// How many of `unacked` the stream that is open now has taken.
+    taken: usize,
+}
+
+impl ClientHalf {
+    /// A channel that has sent nothing.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Whether the next message must wait.
+    pub fn is_full(&self) -> bool {
+        self.unacked.len() >= UNACKED_MESSAGES || self.bytes >= UNACKED_BYTES
+    }
+
+    /// Numbers a message and keeps it.
+    pub fn push(&mut self, binary: bool, body: Bytes) -> InputNumber {
+        self.last = self.last.next();
+        self.bytes += body.len();
+        self.unacked.push_back(Input { number: self.last, binary, body });
+        self.last
+    }
+
+    /// The next input that the open stream has not taken.
+    pub fn next_to_send(&self) -> Option<&Input> {
+        self.unacked.get(self.taken)
+    }
+
+    /// The stream took it.
+    pub fn sent(&mut self) {
+        self.taken += 1;
+        debug_assert!(self.taken <= self.unacked.len());
+    }
+
+    /// All inputs up to `number` are in the session's state for good.
+    pub fn acked(&mut self, number: InputNumber) -> Result<(), AckOfTheFuture> {
+        if number > self.last {
+            return Err(AckOfTheFuture { acked: number, sent: self.last });
+        }
+        while self.unacked.front().is_some_and(|input| input.number <= number) {
+            if let Some(input) = self.unacked.pop_front() {
+                self.bytes -= input.body.len();
+                self.taken = self.taken.saturating_sub(1);
+            }
+        }
+        Ok(())
+    }
+
+    /// A stream was opened: what its session has applied is done, all else goes again. `None`: the
+    /// session does not know this channel and takes the next number as it is.
+    pub fn attached(&mut self, applied: Option<InputNumber>) -> Result<(), AckOfTheFuture> {
+        if let Some(applied) = applied {
+            self.acked(applied)?;
+        }
+        self.taken = 0;
+        Ok(())
+    }
+
+    /// Inputs that are not acknowledged.
+    pub fn unacked(&self) -> usize {
+        self.unacked.len()
+    }
+}
+
+/// What a session does with an input, by its number.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Verdict {
+    /// It is the next one: apply it.
+    Apply,
+    /// It was applied before: drop it and acknowledge again.
+    Duplicate,
+    /// Numbers are missing before it: the channel broke its promise.
+    Gap,
+}
+
+/// The half that applies inputs: one integer for each channel.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct SessionHalf {
+    last: Option<InputNumber>,
+}
+
+impl SessionHalf {
+    /// A channel of which nothing was applied. `first`: whether its numbers must begin with 1; else
+    /// the first one is taken as it is, because the session has lost nothing that came before.
+    pub fn new(first: bool) -> Self {
+        Self { last: first.then_some(InputNumber(0)) }
+    }
+
+    /// Last number taken; `None` if the next is taken as it is.
+    pub fn last(&self) -> Option<InputNumber> {
+        self.last
+    }
+
+    /// Judges the next input, and counts it if it is to be applied.
+    pub fn receive(&mut self, number: InputNumber) -> Verdict {
+        if !(1..=MAX_INPUT_NUMBER).contains(&number.0) {
+            return Verdict::Gap;
+        }
+        match self.last {
+            Some(last) if number <= last => Verdict::Duplicate,
+            Some(last) if number != last.next() => Verdict::Gap,
+            _ => {
+                self.last = Some(number);
+                Verdict::Apply
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn half(messages: u64) -> ClientHalf {
+        let mut half = ClientHalf::new();
+        for i in 1..=messages {
+            assert_eq!(half.push(false, Bytes::from(i.to_string())), InputNumber(i));
+        }
+        half
+    }
+
+    fn send_all(half: &mut ClientHalf) -> Vec<u64> {
+        let mut numbers = Vec::new();
+        while let Some(input) = half.next_to_send() {
+            numbers.push(input.number.0);
+            half.sent();
+        }
+        numbers
+    }
+
+    #[test]
+    fn what_is_not_acknowledged_goes_again_to_the_next_owner_with_the_same_numbers() {
+        let mut half = half(5);
+        assert_eq!(send_all(&mut half), [1, 2, 3, 4, 5]);
+        half.acked(InputNumber(2)).unwrap();
+        assert_eq!(send_all(&mut half), [0_u64; 0]);
+        half.attached(Some(InputNumber(3))).unwrap();
+        assert_eq!(send_all(&mut half), [4, 5]);
+    }
+
+    #[test]
+    fn a_session_that_forgot_the_channel_gets_all_that_is_kept() {
+        let mut half = half(4);
+        half.acked(InputNumber(2)).unwrap();
+        half.attached(None).unwrap();
+        assert_eq!(send_all(&mut half), [3, 4]);
+    }
+
+    #[test]
+    fn an_acknowledgement_of_what_was_never_sent_is_an_error() {
+        assert!(half(2).acked(InputNumber(3)).is_err());
+        assert!(half(2).attached(Some(InputNumber(3))).is_err());
+    }
+
+    #[test]
+    fn a_client_half_is_full_at_its_limits_and_takes_one_larger_message() {
+        let mut many = half(UNACKED_MESSAGES as u64 - 1);
+        assert!(!many.is_full());
+        many.push(false, Bytes::new());
+        assert!(many.is_full());
+        many.acked(InputNumber(1)).unwrap();
+        assert!(!many.is_full());
+
+        let mut large = ClientHalf::new();
+        large.push(true, Bytes::from(vec![0; UNACKED_BYTES + 1]));
+        assert!(large.is_full());
+        large.acked(InputNumber(1)).unwrap();
+        assert!(!large.is_full());
+    }
+
+    #[test]
+    fn a_session_applies_each_number_once_and_in_order() {
+        let mut half = SessionHalf::new(true);
+        assert_eq!(half.receive(InputNumber(1)), Verdict::Apply);
+        assert_eq!(half.receive(InputNumber(1)), Verdict::Duplicate);
+        assert_eq!(half.receive(InputNumber(3)), Verdict::Gap);
+        assert_eq!(half.receive(InputNumber(2)), Verdict::Apply);
+        assert_eq!(half.last(), Some(InputNumber(2)));
+    }
+
+    #[test]
+    fn a_session_that_lost_nothing_takes_the_first_number_as_it_is() {
+        let mut half = SessionHalf::new(false);
+        assert_eq!(half.receive(InputNumber(7)), Verdict::Apply);
+        assert_eq!(half.receive(InputNumber(9)), Verdict::Gap);
+        for never in [0, MAX_INPUT_NUMBER + 1, u64::MAX] {
+            assert_eq!(SessionHalf::new(false).receive(InputNumber(never)), Verdict::Gap);
+        }
+    }
+}
