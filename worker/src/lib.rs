@@ -1,1 +1,41 @@
-//! (being written)
+//! Write an interactive app as one type and one function. Each user's session is a coroutine that
+//! holds its whole state in memory; browsers talk to it with messages `{"tag": …}` over a websocket
+//! that stays open whatever happens to the worker.
+//!
+//! - [`Session`]: what you implement.
+//! - [`Context`]: what a handler can do: [`assign`](Context::assign), [`send`](Context::send),
+//!   [`schedule`](Context::schedule), [`compute`](Context::compute), [`spawn`](Context::spawn), …
+//! - [`App`]: runs it as a worker process.
+//! - [`testing::TestSession`]: runs it in a test, in virtual time and without a cluster.
+//!
+//! ```text
+//!   gateway ══ link.rs ── registry.rs ── resident.rs ◀──▶ actor.rs ── your Session
+//!                         starts and     mailbox, log,    one coroutine, calls
+//!                         ends sessions  channels         your code
+//! ```
+//!
+//! One thread runs all sessions of a worker, so app types need be neither `Send` nor `Sync`.
+
+mod actor;
+mod app;
+mod config;
+mod context;
+mod host;
+mod jobs;
+mod link;
+mod message;
+mod metrics;
+mod output;
+mod registry;
+mod resident;
+mod session;
+mod store;
+pub mod testing;
+mod timers;
+
+pub use anyhow::{Error, Result};
+pub use bytes::Bytes;
+
+pub use crate::app::App;
+pub use crate::context::{Context, Poster};
+pub use crate::session::Session;

@@ -1,2 +1,11 @@
-//! (being written)
-fn main() {}
+//! The binary `worker`: runs the demo app.
+
+mod demo;
+
+use std::process::ExitCode;
+
+use single_state_worker::App;
+
+fn main() -> ExitCode {
+    App::default().run::<demo::Demo>()
+}

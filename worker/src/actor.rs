@@ -1,0 +1,216 @@
+//! The coroutine of one session: waits for one thing to do, does it, and never dies of it.
+//!
+//! ```text
+//!   started ──▶ wait for: a tab · an input · a post · a timer ──▶ handler ──┐
+//!                 ▲                                                         │ outputs leave whenever
+//!                 └─────────────────────────────────────────────────────────┘ the coroutine pauses
+//! ```
+//!
+//! The only place where app code is called.
+
+use std::any::Any;
+use std::panic::AssertUnwindSafe;
+use std::rc::Rc;
+use std::task::Poll;
+
+use bytes::Bytes;
+use futures_util::FutureExt;
+use single_state_proto::channel::Input;
+use single_state_proto::frame::CloseCode;
+use tokio::time::Instant;
+
+use crate::context::{Cause, Context};
+use crate::host::Host;
+use crate::message::{self, FromBrowser};
+use crate::resident::{ChannelKey, Resident, Work};
+use crate::session::Session;
+use crate::{Error, Result};
+
+/// What a call of app code came to: its result, or what it panicked with.
+pub(crate) type Outcome = std::result::Result<Result<()>, Box<dyn Any + Send>>;
+
+/// How a session left memory.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum End {
+    /// It was not needed any more.
+    Stopped,
+    /// The app has ended it: it is deleted.
+    Deleted,
+}
+
+/// Runs a session until it leaves memory. Outputs leave whenever the coroutine pauses, so what one
+/// handler assigns many times goes out once.
+pub(crate) async fn run<S: Session>(resident: Rc<Resident>, host: Rc<Host>) -> End {
+    let mut coroutine = Box::pin(live::<S>(resident.clone(), host));
+    std::future::poll_fn(move |context| {
+        let progress = coroutine.as_mut().poll(context);
+        resident.pump_all();
+        progress
+    })
+    .await
+}
+
+async fn live<S: Session>(resident: Rc<Resident>, host: Rc<Host>) -> End {
+    let mut app = S::default();
+    let mut ctx = Context::new(resident.clone(), host);
+    call(&mut ctx, "started", async |ctx| app.started(ctx).await).await;
+    loop {
+        if ctx.ended {
+            resident.close_channels(CloseCode::SessionEnded);
+            return End::Deleted;
+        }
+        match next(&resident, &mut ctx).await {
+            Todo::Timer(number, message) => {
+                ctx.cause = Cause::Timer(number);
+                to_itself(&mut app, &mut ctx, &message).await;
+            }
+            Todo::Work(Work::Post(number, message)) => {
+                ctx.cause = Cause::Post(number);
+                to_itself(&mut app, &mut ctx, &message).await;
+            }
+            Todo::Work(Work::Attached) => {
+                ctx.cause = Cause::Hook;
+                call(&mut ctx, "attached", async |ctx| app.attached(ctx).await).await;
+            }
+            Todo::Work(Work::Input(channel, input)) => {
+                let number = input.number;
+                apply(&mut app, &mut ctx, channel, input).await;
+                resident.applied(channel, number);
+            }
+            Todo::Work(Work::Stop) => return End::Stopped,
+        }
+        give_way().await;
+    }
+}
+
+enum Todo {
+    Work(Work),
+    Timer(u64, Bytes),
+}
+
+/// Waits for the next thing to do. A due timer comes before new work, but the chain of timers that
+/// schedule each other lets one piece of work pass between any two.
+async fn next(resident: &Resident, ctx: &mut Context) -> Todo {
+    let work = std::future::poll_fn(|context| resident.poll_work(context));
+    let Some(due) = ctx.timers.next_due() else { return Todo::Work(work.await) };
+    let timers = &mut ctx.timers;
+    let passed = ctx.timer_had_its_turn;
+    tokio::select! {
+        biased;
+        work = work, if passed || due > Instant::now().into_std() => {
+            ctx.timer_had_its_turn = false;
+            Todo::Work(work)
+        }
+        () = tokio::time::sleep_until(due.into()) => {
+            ctx.timer_had_its_turn = true;
+            // Due by the time the sleep ends; an empty message would only be reported.
+            let (number, message) = timers.pop_due(Instant::now().into_std()).unwrap_or_default();
+            Todo::Timer(number, message)
+        }
+    }
+}
+
+async fn apply<S: Session>(app: &mut S, ctx: &mut Context, channel: ChannelKey, input: Input) {
+    ctx.cause = Cause::Input(channel, input.number);
+    if input.binary {
+        return call(ctx, "a binary message", async |ctx| app.binary(input.body, ctx).await).await;
+    }
+    match message::from_browser::<S::Message>(&input.body) {
+        Ok(FromBrowser::App { tag, message }) => {
+            let what = format!("{:?}", shorten(&tag));
+            call(ctx, &what, async |ctx| app.handle(message, ctx).await).await;
+        }
+        Ok(FromBrowser::Assign { key, value }) => {
+            call(ctx, "\"assign\"", async |ctx| app.assign(key, value, ctx).await).await;
+        }
+        Err(error) => {
+            ctx.host.metrics.errors.inc();
+            report(&ctx.resident, "a message", Ok(Err(error)));
+        }
+    }
+}
+
+async fn to_itself<S: Session>(app: &mut S, ctx: &mut Context, message: &[u8]) {
+    match message::from_itself::<S::Message>(message) {
+        Ok(message) => {
+            call(ctx, "a message to itself", async |ctx| app.handle(message, ctx).await).await;
+        }
+        Err(error) => report(&ctx.resident, "a message to itself", Ok(Err(error))),
+    }
+}
+
+/// Calls app code; its errors and panics become messages to the user and end nothing.
+async fn call(ctx: &mut Context, what: &str, code: impl AsyncFnOnce(&mut Context) -> Result<()>) {
+    let (resident, metrics) = (ctx.resident.clone(), ctx.host.metrics.clone());
+    resident.begin_call();
+    let began = std::time::Instant::now();
+    let outcome = AssertUnwindSafe(code(ctx)).catch_unwind().await;
+    metrics.handle_seconds.observe(began.elapsed().as_secs_f64());
+    metrics.handled.inc();
+    match &outcome {
+        Ok(Ok(())) => {}
+        Ok(Err(_)) => {
+            metrics.errors.inc();
+        }
+        Err(_) => {
+            metrics.panics.inc();
+        }
+    }
+    report(&resident, what, outcome);
+    resident.end_call();
+}
+
+/// Tells the user, and the log, what went wrong.
+pub(crate) fn report(resident: &Resident, what: &str, outcome: Outcome) {
+    let session = resident.id.as_str();
+    let (error, details) = match outcome {
+        Ok(Ok(())) => return,
+        Ok(Err(error)) => {
+            tracing::info!(session.id = session, handler = what, "message rejected");
+            (error.to_string(), causes(&error, what))
+        }
+        Err(panic) => {
+            let text = panic_text(&*panic);
+            tracing::error!(session.id = session, handler = what, panic = text, "handler panicked");
+            let details = format!("in the handler of {what}; the message was given up");
+            (format!("the app panicked: {text}"), details)
+        }
+    };
+    let body = message::error(&error, &details);
+    resident.with_log(|log| log.event(false, body));
+}
+
+fn causes(error: &Error, what: &str) -> String {
+    let mut details = format!("while handling {what}");
+    for cause in error.chain().skip(1) {
+        details.push_str(&format!("; because {cause}"));
+    }
+    details
+}
+
+fn panic_text(panic: &(dyn Any + Send)) -> &str {
+    match (panic.downcast_ref::<&str>(), panic.downcast_ref::<String>()) {
+        (Some(text), _) => text,
+        (_, Some(text)) => text,
+        _ => "without a message",
+    }
+}
+
+/// A page chooses its tags; a log line is no place for a long one.
+fn shorten(tag: &str) -> &str {
+    let end = tag.char_indices().nth(64).map_or(tag.len(), |(at, _)| at);
+    &tag[..end]
+}
+
+/// Lets the other sessions have their turn, without waiting for anything.
+async fn give_way() {
+    let mut given = false;
+    std::future::poll_fn(|context| {
+        if std::mem::replace(&mut given, true) {
+            return Poll::Ready(());
+        }
+        context.waker().wake_by_ref();
+        Poll::Pending
+    })
+    .await;
+}

@@ -1,0 +1,318 @@
+//! What a handler can do: [`Context`], and [`Poster`] for work beside the session.
+
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{anyhow, bail};
+use bytes::Bytes;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+use single_state_proto::id::{Epoch, InputNumber};
+use tokio::time::Instant;
+
+use crate::Result;
+use crate::host::Host;
+use crate::jobs::Jobs;
+use crate::message;
+use crate::resident::{ChannelKey, Resident, WeakResident};
+use crate::timers::Timers;
+
+/// Keys that browsers may assign …
+const MAX_KEYS: usize = 1024;
+/// … and bytes of all mirrored values together.
+const MAX_VALUE_BYTES: usize = 4 * 1024 * 1024;
+
+/// A session's view of its tabs, its time and its worker; every handler gets one.
+pub struct Context {
+    pub(crate) resident: Rc<Resident>,
+    pub(crate) host: Rc<Host>,
+    pub(crate) timers: Timers,
+    jobs: Jobs,
+    /// Why the current handler runs.
+    pub(crate) cause: Cause,
+    /// The last handler was a timer's: other work comes next.
+    pub(crate) timer_had_its_turn: bool,
+    pub(crate) ended: bool,
+}
+
+/// Why a handler runs.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Cause {
+    /// The session came into memory, or a tab connected.
+    Hook,
+    Input(ChannelKey, InputNumber),
+    /// The so many-th scheduled message.
+    Timer(u64),
+    /// The so many-th posted message.
+    Post(u64),
+}
+
+impl std::fmt::Debug for Context {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Context").field("session", &self.resident.id).finish_non_exhaustive()
+    }
+}
+
+impl Context {
+    pub(crate) fn new(resident: Rc<Resident>, host: Rc<Host>) -> Self {
+        let (timers, jobs, cause) = (Timers::default(), Jobs::default(), Cause::Hook);
+        Self { resident, host, timers, jobs, cause, timer_had_its_turn: false, ended: false }
+    }
+
+    // --- what users see -------------------------------------------------------------------------
+
+    /// Sets `key` of the mirrored state: every tab gets `{"tag":"assign","key":…,"value":…}`, now
+    /// or as soon as it can take it, and every later tab when it connects. A tab that is slow gets
+    /// the newest value only.
+    ///
+    /// # Errors
+    /// When `value` has no JSON form, or its message is longer than `--max-output-bytes` (16 MiB).
+    pub fn assign(&self, key: &str, value: &(impl Serialize + ?Sized)) -> Result<()> {
+        let (body, value_at) = message::assign(key, &value)?;
+        self.check_length(&body, || format!("assign {key:?}"))?;
+        self.resident.with_log(|log| log.assign(key, body, value_at));
+        Ok(())
+    }
+
+    /// Like [`Context::assign`] for values that merely report how far something is: they leave at
+    /// once in every durability mode, before what they report is committed.
+    ///
+    /// # Errors
+    /// As for [`Context::assign`].
+    pub fn progress(&self, key: &str, value: &(impl Serialize + ?Sized)) -> Result<()> {
+        self.assign(key, value)
+    }
+
+    /// Sends an event to every tab that is connected: a message with a `tag` of the app's own.
+    /// Unlike an assigned key, tabs that connect later do not get it.
+    ///
+    /// # Errors
+    /// When `message` is not a JSON object with a string `tag`, when the tag is reserved (it begins
+    /// with `_`), or when it is longer than `--max-output-bytes`.
+    pub fn send(&self, message: &(impl Serialize + ?Sized)) -> Result<()> {
+        let body = message::event(&message)?;
+        self.check_length(&body, || "send".to_owned())?;
+        self.resident.with_log(|log| log.event(false, body));
+        Ok(())
+    }
+
+    /// Sends bytes to every tab that is connected, as a binary message.
+    ///
+    /// # Errors
+    /// When they are more than `--max-output-bytes`.
+    pub fn send_binary(&self, bytes: impl Into<Bytes>) -> Result<()> {
+        let bytes = bytes.into();
+        self.check_length(&bytes, || "send_binary".to_owned())?;
+        self.resident.with_log(|log| log.event(true, bytes));
+        Ok(())
+    }
+
+    /// The current value of a mirrored key, whoever has set it; `None` if nobody has.
+    ///
+    /// # Errors
+    /// When the value is no `T`.
+    pub fn assigned<T: DeserializeOwned>(&self, key: &str) -> Result<Option<T>> {
+        let value = self.resident.with_log(|log| log.value(key));
+        value
+            .map(|json| serde_json::from_slice(&json))
+            .transpose()
+            .map_err(|error| anyhow!("the value of {key:?}: {error}"))
+    }
+
+    /// Takes a tab's value into the mirrored state, which is what [`Session::assign`] does unless
+    /// the app has its own. A value that changes nothing goes nowhere.
+    ///
+    /// [`Session::assign`]: crate::Session::assign
+    ///
+    /// # Errors
+    /// When there are more than 1,024 keys, or more than 4 MiB of values.
+    pub fn accept(&self, key: &str, value: &Value) -> Result<()> {
+        let (body, value_at) = message::assign(key, value)?;
+        let new = &body[value_at..body.len() - 1];
+        let old = self.resident.with_log(|log| log.value(key));
+        if old.as_deref() == Some(new) {
+            return Ok(());
+        }
+        let (keys, bytes) = self.resident.with_log(|log| log.values());
+        if old.is_none() && keys >= MAX_KEYS {
+            bail!("assign {key:?}: a session mirrors at most {MAX_KEYS} keys");
+        }
+        if bytes + body.len() - old.map_or(0, |old| old.len()) > MAX_VALUE_BYTES {
+            bail!("assign {key:?}: a session mirrors at most {MAX_VALUE_BYTES} bytes");
+        }
+        self.resident.with_log(|log| log.assign(key, body, value_at));
+        Ok(())
+    }
+
+    fn check_length(&self, body: &Bytes, what: impl Fn() -> String) -> Result<()> {
+        let (length, limit) = (body.len(), self.host.max_output_bytes);
+        if length > limit {
+            bail!("{}: {length} bytes are too long for one message, allowed are {limit}", what());
+        }
+        Ok(())
+    }
+
+    // --- time and work --------------------------------------------------------------------------
+
+    /// Sends `message` to this session itself after a while, in place of what was scheduled under
+    /// the same `key`. Long work is a chain of such small steps: between any two, users are heard,
+    /// and the work can be paused, changed and moved to another worker.
+    ///
+    /// # Errors
+    /// When `message` cannot be serialised.
+    pub fn schedule(
+        &mut self,
+        key: &str,
+        after: Duration,
+        message: &(impl Serialize + ?Sized),
+    ) -> Result<()> {
+        let message = message::to_itself(&message)?;
+        self.resident.touch();
+        self.timers.schedule(key, (Instant::now() + after).into_std(), message);
+        Ok(())
+    }
+
+    /// Forgets what was scheduled under `key`; whether something was.
+    pub fn unschedule(&mut self, key: &str) -> bool {
+        self.timers.cancel(key)
+    }
+
+    /// Runs CPU work on a pool with as many threads as there are cores; the worker's event loop,
+    /// and with it all other sessions, goes on. `value` is moved to the pool and back, so it need
+    /// not be cloned.
+    ///
+    /// # Panics
+    /// When `work` panics, with the same panic; `value` is as `work` left it.
+    pub async fn compute<T, R>(
+        &self,
+        value: &mut T,
+        work: impl FnOnce(&mut T) -> R + Send + 'static,
+    ) -> R
+    where
+        T: Default + Send + 'static,
+        R: Send + 'static,
+    {
+        // Never closed, so the permit always comes.
+        let _permit = self.host.cores.acquire().await;
+        let mut taken = std::mem::take(value);
+        let computation = tokio::task::spawn_blocking(move || {
+            let result = catch_unwind(AssertUnwindSafe(|| work(&mut taken)));
+            (taken, result)
+        });
+        match computation.await {
+            Ok((returned, result)) => {
+                *value = returned;
+                result.unwrap_or_else(|panic| resume_unwind(panic))
+            }
+            Err(error) => resume_unwind(error.into_panic()),
+        }
+    }
+
+    /// Runs `work` beside the session, in place of what ran under the same `name`; it reaches the
+    /// session with a [`Poster`]. For waiting on something slow while users are heard. It ends with
+    /// the session's stay in memory: [`Session::started`] decides what to do again. An error of
+    /// `work` is shown as an error of a handler is.
+    ///
+    /// [`Session::started`]: crate::Session::started
+    pub fn spawn(&mut self, name: &str, work: impl Future<Output = Result<()>> + 'static) {
+        self.resident.touch();
+        self.jobs.spawn(name, work, &self.resident);
+    }
+
+    /// Ends the work that runs under `name`; whether some did.
+    pub fn cancel(&mut self, name: &str) -> bool {
+        self.jobs.cancel(name)
+    }
+
+    /// Sends messages to this session, for work that runs beside it.
+    pub fn poster(&self) -> Poster {
+        Poster { resident: Rc::downgrade(&self.resident) }
+    }
+
+    // --- who and where --------------------------------------------------------------------------
+
+    /// The session's id.
+    pub fn session_id(&self) -> &str {
+        self.resident.id.as_str()
+    }
+
+    /// Number of tabs that are connected.
+    pub fn tabs(&self) -> usize {
+        self.resident.tabs()
+    }
+
+    /// Index of the worker that owns the session now.
+    pub fn worker_index(&self) -> u16 {
+        self.host.index.0
+    }
+
+    /// Number of this ownership of the session; rises whenever it is taken over.
+    pub fn epoch(&self) -> u64 {
+        let Epoch(epoch) = self.resident.epoch;
+        epoch
+    }
+
+    /// What [`App::new`](crate::App::new) got: loaded once, shared by all sessions of the worker.
+    ///
+    /// # Panics
+    /// When that is no `T`.
+    pub fn shared<T: Send + Sync + 'static>(&self) -> Arc<T> {
+        match self.host.shared.clone().downcast::<T>() {
+            Ok(shared) => shared,
+            Err(_) => panic!("App::new was not given a {}", std::any::type_name::<T>()),
+        }
+    }
+
+    /// A text that is the same whenever the message that is being handled is handled again, after a
+    /// crash for instance, and different for every other message: for calls to the outside that
+    /// must take effect once.
+    pub fn idempotency_key(&self) -> String {
+        let session = &self.resident.id;
+        match self.cause {
+            Cause::Hook => format!("{session}/epoch/{}", self.resident.epoch),
+            Cause::Input(key, number) => match self.resident.channel_id(key) {
+                Some(channel) => format!("{session}/input/{channel}/{number}"),
+                None => format!("{session}/input/{}/{key:?}/{number}", self.resident.epoch),
+            },
+            Cause::Timer(number) => format!("{session}/timer/{}/{number}", self.resident.epoch),
+            Cause::Post(number) => format!("{session}/post/{}/{number}", self.resident.epoch),
+        }
+    }
+
+    /// Ends the session after this handler: its state is deleted and its tabs are closed. Whoever
+    /// comes back with its id starts from nothing.
+    pub fn end(&mut self) {
+        self.ended = true;
+    }
+}
+
+/// Sends messages to a session from work beside it; see [`Context::spawn`].
+#[derive(Clone)]
+pub struct Poster {
+    resident: WeakResident,
+}
+
+impl std::fmt::Debug for Poster {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Poster").finish_non_exhaustive()
+    }
+}
+
+impl Poster {
+    /// Sends `message`, reserved tags included. Waits while the session has many to handle.
+    ///
+    /// # Errors
+    /// When `message` cannot be serialised, or the session has left memory.
+    pub async fn post(&self, message: &(impl Serialize + ?Sized)) -> Result<()> {
+        let message = message::to_itself(&message)?;
+        let gone = || anyhow!("the session has left memory");
+        std::future::poll_fn(|context| match self.resident.upgrade() {
+            Some(resident) => resident.poll_post(&message, context).map(Ok),
+            None => std::task::Poll::Ready(Err(gone())),
+        })
+        .await
+    }
+}

@@ -1,0 +1,53 @@
+//! Work that runs beside a session under names that the app gives.
+
+use std::panic::AssertUnwindSafe;
+use std::rc::Rc;
+
+use futures_util::FutureExt;
+use rustc_hash::FxHashMap;
+use tokio::task::AbortHandle;
+
+use crate::Result;
+use crate::actor::report;
+use crate::resident::Resident;
+
+/// The running work of one session; ends with it.
+#[derive(Debug, Default)]
+pub(crate) struct Jobs(FxHashMap<Box<str>, AbortHandle>);
+
+impl Jobs {
+    /// Starts `work` in place of what runs under `name`.
+    pub(crate) fn spawn(
+        &mut self,
+        name: &str,
+        work: impl Future<Output = Result<()>> + 'static,
+        resident: &Rc<Resident>,
+    ) {
+        self.cancel(name);
+        self.0.retain(|_, job| !job.is_finished());
+        let (resident, label) = (Rc::downgrade(resident), format!("the work {name:?}"));
+        let task = tokio::task::spawn_local(async move {
+            let outcome = AssertUnwindSafe(work).catch_unwind().await;
+            if let Some(resident) = resident.upgrade() {
+                report(&resident, &label, outcome);
+                resident.pump_all();
+            }
+        });
+        self.0.insert(name.into(), task.abort_handle());
+    }
+
+    /// Ends the work that runs under `name`; whether some did.
+    pub(crate) fn cancel(&mut self, name: &str) -> bool {
+        self.0.remove(name).is_some_and(|job| {
+            let was_running = !job.is_finished();
+            job.abort();
+            was_running
+        })
+    }
+}
+
+impl Drop for Jobs {
+    fn drop(&mut self) {
+        self.0.values().for_each(AbortHandle::abort);
+    }
+}

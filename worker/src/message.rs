@@ -1,0 +1,206 @@
+//! App messages at the worker's edge: what a browser sends becomes the app's type, what the app
+//! says becomes bytes.
+//!
+//! Browser messages are JSON objects with a string `tag`. The tag is found first, so that reserved
+//! tags are refused before anything is decoded and every error names it. What a session schedules
+//! or posts to itself travels as MessagePack, which keeps NaN, infinities and bytes that JSON loses.
+
+use std::borrow::Cow;
+use std::fmt::Display;
+
+use anyhow::{Context as _, Result, anyhow, bail};
+use bytes::Bytes;
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+/// A browser's message after its tag was found.
+#[derive(Debug)]
+pub(crate) enum FromBrowser<M> {
+    /// `{"tag":"assign","key":…,"value":…}`
+    Assign { key: String, value: Value },
+    /// Everything else is the app's.
+    App { tag: String, message: M },
+}
+
+#[derive(Deserialize)]
+struct Tagged<'a> {
+    #[serde(borrow)]
+    tag: Option<Cow<'a, str>>,
+}
+
+#[derive(Deserialize)]
+struct Assign {
+    key: String,
+    value: Value,
+}
+
+/// Decodes a text message of a browser. Errors are sentences for the author of the page.
+pub(crate) fn from_browser<M: DeserializeOwned>(text: &[u8]) -> Result<FromBrowser<M>> {
+    let tag = find_tag(text)?;
+    if tag.starts_with('_') {
+        bail!("the tag {tag:?} is reserved for the session itself");
+    }
+    if tag == "assign" {
+        let Assign { key, value } = decode(text, &tag)?;
+        return Ok(FromBrowser::Assign { key, value });
+    }
+    let message = decode(text, &tag)?;
+    Ok(FromBrowser::App { tag: tag.into_owned(), message })
+}
+
+fn find_tag(text: &[u8]) -> Result<Cow<'_, str>> {
+    if text.trim_ascii_start().first() != Some(&b'{') {
+        bail!("a message is a JSON object with a \"tag\", such as {{\"tag\":\"add\",\"n\":1}}");
+    }
+    let Tagged { tag } = serde_json::from_slice(text)
+        .map_err(|error| anyhow!("the message is not JSON: {error}"))?;
+    tag.context("the message has no \"tag\"")
+}
+
+fn decode<T: DeserializeOwned>(text: &[u8], tag: &str) -> Result<T> {
+    serde_json::from_slice(text).map_err(|error| anyhow!("message {tag:?}: {}", Position(&error)))
+}
+
+/// serde's sentence without the position, which means nothing to whoever wrote `{tag: …}` in a page.
+struct Position<'a>(&'a serde_json::Error);
+
+impl Display for Position<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let text = self.0.to_string();
+        let position = format!(" at line {} column {}", self.0.line(), self.0.column());
+        f.write_str(text.strip_suffix(&position).unwrap_or(&text))
+    }
+}
+
+/// `{"tag":"assign","key":…,"value":…}` and where the value begins in it.
+pub(crate) fn assign(key: &str, value: &impl Serialize) -> Result<(Bytes, usize)> {
+    let wrong = || format!("assign {key:?}");
+    let mut body = Vec::with_capacity(64);
+    body.extend_from_slice(br#"{"tag":"assign","key":"#);
+    serde_json::to_writer(&mut body, key).with_context(wrong)?;
+    body.extend_from_slice(br#","value":"#);
+    let value_at = body.len();
+    serde_json::to_writer(&mut body, value).with_context(wrong)?;
+    body.push(b'}');
+    Ok((body.into(), value_at))
+}
+
+/// An event for browsers; it must be an object with a tag that browsers may see.
+pub(crate) fn event(message: &impl Serialize) -> Result<Bytes> {
+    let body = serde_json::to_vec(message).context("send")?;
+    let tag = find_tag(&body).context("send")?;
+    if tag.starts_with('_') {
+        bail!("send: the tag {tag:?} is reserved for the session itself");
+    }
+    Ok(body.into())
+}
+
+/// `{"tag":"error",…}` as browsers get it.
+pub(crate) fn error(error: &str, details: &str) -> Bytes {
+    #[derive(Serialize)]
+    struct Error<'a> {
+        tag: &'static str,
+        error: &'a str,
+        details: &'a str,
+    }
+    // Two texts always have a JSON form.
+    serde_json::to_vec(&Error { tag: "error", error, details }).unwrap_or_default().into()
+}
+
+/// A message of the session to itself, as it is kept until it is due.
+pub(crate) fn to_itself(message: &impl Serialize) -> Result<Bytes> {
+    Ok(rmp_serde::to_vec_named(message).context("keep a message of the session to itself")?.into())
+}
+
+/// Its counterpart.
+pub(crate) fn from_itself<M: DeserializeOwned>(bytes: &[u8]) -> Result<M> {
+    rmp_serde::from_slice(bytes).context("read a message of the session to itself")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[derive(Debug, PartialEq, Serialize, Deserialize)]
+    #[serde(tag = "tag", rename_all = "snake_case")]
+    enum Message {
+        Add {
+            n: f64,
+        },
+        Clear,
+        #[serde(rename = "_step")]
+        Step,
+    }
+
+    fn error_of(text: &str) -> String {
+        from_browser::<Message>(text.as_bytes()).unwrap_err().to_string()
+    }
+
+    #[test]
+    fn a_tagged_object_becomes_the_apps_message() {
+        let decoded = from_browser::<Message>(br#" {"n":2,"tag":"add"}"#).unwrap();
+        let FromBrowser::App { tag, message } = decoded else { panic!("{decoded:?}") };
+        assert_eq!((tag.as_str(), message), ("add", Message::Add { n: 2.0 }));
+        assert!(from_browser::<Message>(br#"{"tag":"clear"}"#).is_ok());
+    }
+
+    #[test]
+    fn an_assign_never_reaches_the_apps_type() {
+        let decoded = from_browser::<Message>(br#"{"tag":"assign","key":"a","value":[1]}"#);
+        let Ok(FromBrowser::Assign { key, value }) = decoded else { panic!("{decoded:?}") };
+        assert_eq!((key.as_str(), value), ("a", json!([1])));
+    }
+
+    #[test]
+    fn errors_say_what_is_wrong_and_name_the_tag() {
+        for (text, part) in [
+            ("hello", "a message is a JSON object"),
+            ("[1]", "a message is a JSON object"),
+            ("{", "the message is not JSON"),
+            ("{}", "the message has no \"tag\""),
+            (r#"{"tag":3}"#, "the message is not JSON: invalid type"),
+            (r#"{"tag":"_step"}"#, "the tag \"_step\" is reserved"),
+            (r#"{"tag":"wat"}"#, "message \"wat\": unknown variant `wat`"),
+            (r#"{"tag":"add"}"#, "message \"add\": missing field `n`"),
+            (r#"{"tag":"add","n":"x"}"#, "message \"add\": invalid type"),
+            (r#"{"tag":"assign","key":1,"value":1}"#, "message \"assign\": invalid type"),
+        ] {
+            let error = error_of(text);
+            assert!(error.starts_with(part), "{text}: {error}");
+            let names_tag = error.starts_with("message ");
+            assert!(!(names_tag && error.contains(" column ")), "{text}: {error}");
+        }
+    }
+
+    #[test]
+    fn deep_nesting_is_an_error() {
+        assert!(error_of(&format!("{{\"tag\":{}", "[".repeat(1_000_000))).contains("not JSON"));
+    }
+
+    #[test]
+    fn what_a_session_tells_itself_loses_nothing() {
+        let bytes = to_itself(&Message::Add { n: f64::NEG_INFINITY }).unwrap();
+        assert_eq!(from_itself::<Message>(&bytes).unwrap(), Message::Add { n: f64::NEG_INFINITY });
+        assert_eq!(
+            from_itself::<Message>(&to_itself(&Message::Step).unwrap()).unwrap(),
+            Message::Step
+        );
+    }
+
+    #[test]
+    fn an_event_needs_a_tag_that_browsers_may_see() {
+        assert!(event(&Message::Clear).is_ok());
+        assert!(event(&Message::Step).is_err());
+        assert!(event(&json!({"n": 1})).is_err());
+        assert!(event(&3).is_err());
+    }
+
+    #[test]
+    fn an_assign_carries_any_key_and_tells_where_its_value_is() {
+        let (body, at) = assign("a\"b", &json!({"x": 1})).unwrap();
+        assert_eq!(&body[..], br#"{"tag":"assign","key":"a\"b","value":{"x":1}}"#);
+        assert_eq!(&body[at..body.len() - 1], br#"{"x":1}"#);
+    }
+}

@@ -1,0 +1,250 @@
+//! A session's outputs as a log that is compacted by key: pure, without tabs or links.
+//!
+//! ```text
+//!   revision   1        2        3        4        5
+//!              assign a event    assign b event    assign a      the entry at 1 is gone: a newer
+//!                       ▲                          ▲             value of the key replaced it
+//!                       cursor of a slow tab       cursor of a tab that has everything
+//! ```
+//!
+//! A tab is a cursor. A slow one costs nothing: when it is ready it gets the newest value of each
+//! key. Events have no newer value, so they are kept until every tab that must have them took them.
+
+use std::collections::BTreeMap;
+
+use bytes::Bytes;
+use rustc_hash::FxHashMap;
+use single_state_proto::id::Revision;
+
+/// Events kept for tabs that have not taken them: so many …
+pub(crate) const MAX_EVENTS: usize = 1000;
+/// … and so many bytes. What one handler call sends is never cut.
+pub(crate) const MAX_EVENT_BYTES: usize = 256 * 1024;
+
+/// What is sent for one revision.
+#[derive(Debug)]
+pub(crate) struct Entry {
+    pub(crate) body: Bytes,
+    pub(crate) binary: bool,
+    /// Key and where its value begins in `body`; absent for an event.
+    key: Option<(Box<str>, usize)>,
+}
+
+/// Where a tab is in the log.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Cursor {
+    /// The last entry sent.
+    pub(crate) sent: Revision,
+    /// Events up to here are not for this tab: it was not there yet.
+    pub(crate) events_after: Revision,
+}
+
+/// The outputs of one session.
+#[derive(Debug, Default)]
+pub(crate) struct OutputLog {
+    revision: Revision,
+    entries: BTreeMap<Revision, Entry>,
+    keys: FxHashMap<Box<str>, Revision>,
+    /// Bytes of the current values' messages.
+    value_bytes: usize,
+    events: usize,
+    event_bytes: usize,
+    /// The newest event that was dropped: who has not seen it cannot be told.
+    dropped: Revision,
+}
+
+impl OutputLog {
+    /// The newest revision.
+    pub(crate) fn revision(&self) -> Revision {
+        self.revision
+    }
+
+    /// Sets `key`: `body` is the whole message, the value begins at `value_at` and ends before the
+    /// closing brace.
+    pub(crate) fn assign(&mut self, key: &str, body: Bytes, value_at: usize) {
+        self.revision = self.revision.next();
+        self.value_bytes += body.len();
+        let previous = match self.keys.get_mut(key) {
+            Some(revision) => Some(std::mem::replace(revision, self.revision)),
+            None => {
+                self.keys.insert(key.into(), self.revision);
+                None
+            }
+        };
+        let replaced = previous.and_then(|revision| self.entries.remove(&revision));
+        let key = match replaced {
+            Some(Entry { body, key: Some((key, _)), .. }) => {
+                self.value_bytes -= body.len();
+                key
+            }
+            _ => key.into(),
+        };
+        let entry = Entry { body, binary: false, key: Some((key, value_at)) };
+        self.entries.insert(self.revision, entry);
+    }
+
+    /// Adds an event.
+    pub(crate) fn event(&mut self, binary: bool, body: Bytes) {
+        self.revision = self.revision.next();
+        self.events += 1;
+        self.event_bytes += body.len();
+        self.entries.insert(self.revision, Entry { body, binary, key: None });
+    }
+
+    /// The current value of `key`, as JSON.
+    pub(crate) fn value(&self, key: &str) -> Option<Bytes> {
+        let entry = self.entries.get(self.keys.get(key)?)?;
+        let (_, value_at) = entry.key.as_ref()?;
+        Some(entry.body.slice(*value_at..entry.body.len() - 1))
+    }
+
+    /// Number of keys and bytes of their messages.
+    pub(crate) fn values(&self) -> (usize, usize) {
+        (self.keys.len(), self.value_bytes)
+    }
+
+    /// The next entry for a tab at `cursor`.
+    pub(crate) fn next(&self, cursor: Cursor) -> Option<(Revision, &Entry)> {
+        let mut rest = self.entries.range(cursor.sent.next()..);
+        rest.find(|(revision, entry)| entry.key.is_some() || **revision > cursor.events_after)
+            .map(|(revision, entry)| (*revision, entry))
+    }
+
+    /// Whether a tab that saw everything up to `seen` can go on from there without loss.
+    pub(crate) fn can_resume(&self, seen: Revision) -> bool {
+        self.dropped <= seen && seen <= self.revision
+    }
+
+    /// Drops events up to `taken`: every tab that must have them took them.
+    pub(crate) fn trim(&mut self, taken: Revision) {
+        if self.events == 0 {
+            return;
+        }
+        let is_done =
+            |revision: &Revision, entry: &Entry| entry.key.is_none() && *revision <= taken;
+        let done: Vec<Revision> = self
+            .entries
+            .range(..=taken)
+            .filter(|(revision, entry)| is_done(revision, entry))
+            .map(|(revision, _)| *revision)
+            .collect();
+        for revision in done {
+            if let Some(entry) = self.entries.remove(&revision) {
+                self.events -= 1;
+                self.event_bytes -= entry.body.len();
+                self.dropped = revision;
+            }
+        }
+    }
+
+    /// Up to which revision events must be dropped to keep the limits, not counting what came after
+    /// `call`, the revision at which the handler that runs now began.
+    pub(crate) fn overflow(&self, call: Revision) -> Option<Revision> {
+        if self.events <= MAX_EVENTS && self.event_bytes <= MAX_EVENT_BYTES {
+            return None;
+        }
+        let (mut events, mut bytes) = (0, 0);
+        let older = self.entries.range(..=call).rev().filter(|(_, entry)| entry.key.is_none());
+        for (revision, entry) in older {
+            events += 1;
+            bytes += entry.body.len();
+            if events > MAX_EVENTS || (bytes > MAX_EVENT_BYTES && events > 1) {
+                return Some(*revision);
+            }
+        }
+        None
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn assign(log: &mut OutputLog, key: &str, value: &str) {
+        log.assign(key, Bytes::from(format!("{key}={value}}}")), key.len() + 1);
+    }
+
+    fn event(log: &mut OutputLog, name: &str) {
+        log.event(false, Bytes::from(name.to_owned()));
+    }
+
+    fn read(log: &OutputLog, cursor: &mut Cursor) -> Vec<String> {
+        let mut bodies = Vec::new();
+        while let Some((revision, entry)) = log.next(*cursor) {
+            cursor.sent = revision;
+            bodies.push(String::from_utf8(entry.body.to_vec()).unwrap());
+        }
+        bodies
+    }
+
+    #[test]
+    fn a_slow_tab_gets_the_newest_value_of_each_key_in_order_of_change() {
+        let mut log = OutputLog::default();
+        let mut slow = Cursor::default();
+        for i in 0..10_000 {
+            assign(&mut log, "a", &i.to_string());
+        }
+        assign(&mut log, "b", "1");
+        assign(&mut log, "a", "last");
+        assert_eq!(log.entries.len(), 2, "a key costs one entry however often it changes");
+        assert_eq!(read(&log, &mut slow), ["b=1}", "a=last}"]);
+        assert_eq!(read(&log, &mut slow), [""; 0]);
+        assign(&mut log, "b", "2");
+        assert_eq!(read(&log, &mut slow), ["b=2}"]);
+    }
+
+    #[test]
+    fn a_new_tab_gets_all_values_and_no_older_event() {
+        let mut log = OutputLog::default();
+        assign(&mut log, "a", "1");
+        event(&mut log, "before");
+        let mut cursor = Cursor { events_after: log.revision(), ..Cursor::default() };
+        event(&mut log, "after");
+        assert_eq!(read(&log, &mut cursor), ["a=1}", "after"]);
+    }
+
+    #[test]
+    fn the_value_of_a_key_can_be_read_back() {
+        let mut log = OutputLog::default();
+        assign(&mut log, "a", "[1,2]");
+        assert_eq!(log.value("a").unwrap(), "[1,2]");
+        assert_eq!(log.value("b"), None);
+        assert_eq!(log.values(), (1, 8));
+        assign(&mut log, "a", "[]");
+        assert_eq!(log.values(), (1, 5));
+    }
+
+    #[test]
+    fn events_are_kept_until_they_are_taken() {
+        let mut log = OutputLog::default();
+        event(&mut log, "one");
+        assign(&mut log, "a", "1");
+        event(&mut log, "two");
+        log.trim(Revision(2));
+        assert_eq!(read(&log, &mut Cursor::default()), ["a=1}", "two"]);
+        assert!(log.can_resume(Revision(1)));
+        assert!(!log.can_resume(Revision(0)), "an event that it has not seen is gone");
+        assert!(!log.can_resume(Revision(4)), "that is in the future");
+    }
+
+    #[test]
+    fn events_overflow_only_by_what_was_sent_before_the_running_call() {
+        let mut log = OutputLog::default();
+        for _ in 0..MAX_EVENTS + 500 {
+            event(&mut log, "x");
+        }
+        assert_eq!(log.overflow(Revision(0)), None, "one call is never cut");
+        assert_eq!(log.overflow(log.revision()), Some(Revision(500)));
+        log.trim(Revision(500));
+        assert_eq!(log.overflow(log.revision()), None);
+    }
+
+    #[test]
+    fn a_single_large_event_is_kept() {
+        let mut log = OutputLog::default();
+        log.event(true, Bytes::from(vec![0; MAX_EVENT_BYTES + 1]));
+        assert_eq!(log.overflow(log.revision()), None);
+        event(&mut log, "x");
+        assert_eq!(log.overflow(log.revision()), Some(Revision(1)));
+    }
+}

@@ -1,0 +1,119 @@
+//! The sessions of a worker: the only place that starts or ends one. Knows no sockets and no app
+//! types.
+//!
+//! ```text
+//!   OPEN ──▶ absent ──claim──▶ loading ──epoch──▶ resident ──ended, or nobody needs it──▶ absent
+//!                                 OPENs wait        OPENs attach at once
+//! ```
+
+use std::cell::RefCell;
+use std::pin::Pin;
+use std::rc::Rc;
+
+use rustc_hash::FxHashMap;
+use single_state_proto::frame::{Open, Refused};
+use single_state_proto::id::{Epoch, SessionId};
+
+use crate::actor::{self, End};
+use crate::host::Host;
+use crate::resident::{Resident, Tab};
+use crate::session::Session;
+use crate::store::{StoreError, fresh_epoch};
+
+/// How a gateway whose session could not be claimed asks again.
+const CLAIM_RETRY_MS: u32 = 500;
+
+type Coroutine = Pin<Box<dyn Future<Output = End>>>;
+
+/// All sessions of one worker.
+pub(crate) struct Registry {
+    host: Rc<Host>,
+    sessions: RefCell<FxHashMap<SessionId, Entry>>,
+    /// Makes a session's coroutine: the one thing that knows the app's type.
+    start: fn(Rc<Resident>, Rc<Host>) -> Coroutine,
+}
+
+enum Entry {
+    Loading(Vec<(Box<Open>, Rc<dyn Tab>)>),
+    Resident(Rc<Resident>),
+}
+
+impl Registry {
+    /// A worker's registry for the app `S`.
+    pub(crate) fn new<S: Session>(host: Rc<Host>) -> Rc<Self> {
+        let start = |resident, host| Box::pin(actor::run::<S>(resident, host)) as Coroutine;
+        Rc::new(Self { host, sessions: RefCell::default(), start })
+    }
+
+    /// Attaches a channel to its session, which is loaded first if it is not in memory.
+    pub(crate) fn open(self: &Rc<Self>, open: Box<Open>, tab: Rc<dyn Tab>) {
+        let mut sessions = self.sessions.borrow_mut();
+        match sessions.get_mut(&open.session) {
+            Some(Entry::Resident(resident)) => {
+                let resident = resident.clone();
+                drop(sessions);
+                resident.attach(&open, tab);
+            }
+            Some(Entry::Loading(waiting)) => waiting.push((open, tab)),
+            None => {
+                let (session, min_epoch, fresh) =
+                    (open.session.clone(), open.min_epoch, open.fresh);
+                sessions.insert(session.clone(), Entry::Loading(vec![(open, tab)]));
+                drop(sessions);
+                if fresh {
+                    // Nobody else can know the id: there is nothing to claim yet.
+                    self.host.metrics.claimed("fresh");
+                    self.loaded(&session, Ok(fresh_epoch(min_epoch)));
+                } else {
+                    tokio::task::spawn_local(self.clone().load(session, min_epoch));
+                }
+            }
+        }
+    }
+
+    async fn load(self: Rc<Self>, session: SessionId, min_epoch: Epoch) {
+        let claimed = self.host.store.claim(&session, min_epoch).await;
+        self.host.metrics.claimed("stored");
+        self.loaded(&session, claimed);
+    }
+
+    fn loaded(self: &Rc<Self>, session: &SessionId, claimed: Result<Epoch, StoreError>) {
+        let Some(Entry::Loading(waiting)) = self.sessions.borrow_mut().remove(session) else {
+            return;
+        };
+        let epoch = match claimed {
+            Ok(epoch) => epoch,
+            Err(error) => {
+                tracing::warn!(session.id = session.as_str(), %error, "claim a session");
+                for (_, tab) in waiting {
+                    tab.refused(Refused::Retry { after_ms: CLAIM_RETRY_MS, owner: None });
+                }
+                return;
+            }
+        };
+        let resident = Resident::new(session.clone(), epoch);
+        let entry = Entry::Resident(resident.clone());
+        self.sessions.borrow_mut().insert(session.clone(), entry);
+        self.host.metrics.resident.inc();
+        tokio::task::spawn_local(self.clone().live(resident.clone()));
+        for (open, tab) in waiting {
+            resident.attach(&open, tab);
+        }
+    }
+
+    async fn live(self: Rc<Self>, resident: Rc<Resident>) {
+        let end = (self.start)(resident.clone(), self.host.clone()).await;
+        if end == End::Deleted
+            && let Err(error) = self.host.store.delete(&resident.id, resident.epoch).await
+        {
+            tracing::warn!(session.id = resident.id.as_str(), %error, "delete a session");
+        }
+        self.sessions.borrow_mut().remove(&resident.id);
+        self.host.metrics.resident.dec();
+    }
+
+    /// Number of sessions in memory.
+    pub(crate) fn resident(&self) -> usize {
+        self.sessions.borrow().len()
+    }
+}
