@@ -1,11 +1,11 @@
 //! Credit arithmetic of one direction of a stream, and nothing else.
 //!
-//! A sender may send what it was granted. A receiver grants [`WINDOW`] at first and tops up when
+//! A sender may send what it was granted. A receiver grants a window at first and tops up when
 //! messages are *consumed* (the session took them, the browser's socket took them), so what waits
 //! for a slow consumer is bounded. A message longer than the window gets what it still needs once
 //! its first part has stated its length (R2); that extra is not granted again.
 
-use crate::limits::{MESSAGE_COST, WINDOW};
+use crate::limits::MESSAGE_COST;
 
 /// What a message of `length` bytes takes of the window.
 pub fn message_cost(length: usize) -> u64 {
@@ -51,6 +51,7 @@ impl SendCredit {
 /// The receiver's half. Counts from the stream's beginning; 2^64 bytes never pass.
 #[derive(Debug)]
 pub(crate) struct ReceiveCredit {
+    window: u64,
     granted: u64,
     received: u64,
     consumed: u64,
@@ -59,8 +60,9 @@ pub(crate) struct ReceiveCredit {
 }
 
 impl ReceiveCredit {
-    pub(crate) fn new() -> Self {
-        Self { granted: u64::from(WINDOW), received: 0, consumed: 0, needed: 0 }
+    pub(crate) fn new(window: u32) -> Self {
+        let window = u64::from(window);
+        Self { window, granted: window, received: 0, consumed: 0, needed: 0 }
     }
 
     /// Counts a part that arrived; `false` when it was not granted.
@@ -89,9 +91,9 @@ impl ReceiveCredit {
     /// The grant that is due now, if one is: at once for what a message needs, else only when half
     /// a window has gathered, so that short messages do not each cost a frame.
     pub(crate) fn due(&mut self) -> Option<u32> {
-        let target = (self.consumed + u64::from(WINDOW)).max(self.needed);
+        let target = (self.consumed + self.window).max(self.needed);
         let due = target.saturating_sub(self.granted);
-        if due == 0 || (self.needed <= self.granted && due < u64::from(WINDOW / 2)) {
+        if due == 0 || (self.needed <= self.granted && due < self.window / 2) {
             return None;
         }
         let due = u32::try_from(due).unwrap_or(u32::MAX);
@@ -103,10 +105,11 @@ impl ReceiveCredit {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::limits::WINDOW;
 
     #[test]
     fn short_messages_return_credit_in_halves_of_a_window() {
-        let mut credit = ReceiveCredit::new();
+        let mut credit = ReceiveCredit::new(WINDOW);
         for _ in 0..511 {
             assert!(credit.receive(true, 0));
             credit.consume(message_cost(0));
@@ -119,7 +122,7 @@ mod tests {
 
     #[test]
     fn nothing_is_granted_before_it_is_consumed() {
-        let mut credit = ReceiveCredit::new();
+        let mut credit = ReceiveCredit::new(WINDOW);
         assert!(credit.receive(true, (WINDOW - MESSAGE_COST) as usize));
         assert_eq!(credit.due(), None);
         assert!(!credit.receive(false, 1), "a full window takes no byte more");
@@ -127,7 +130,7 @@ mod tests {
 
     #[test]
     fn a_long_message_gets_what_it_needs_once_and_not_again_when_consumed() {
-        let mut credit = ReceiveCredit::new();
+        let mut credit = ReceiveCredit::new(WINDOW);
         let (length, first) = (1_000_000, (WINDOW - MESSAGE_COST) as usize);
         assert!(credit.receive(true, first));
         let rest = length - first;

@@ -66,6 +66,9 @@ pub enum LinkError {
     /// No HELLO in time.
     #[error("the peer did not say HELLO in time")]
     NoHello,
+    /// The peer sends, but does not read what it is answered.
+    #[error("the peer does not read what it is sent")]
+    NotReading,
     /// Nothing arrived for too long.
     #[error("nothing arrived from the peer for {0:?}")]
     Silent(std::time::Duration),

@@ -21,13 +21,19 @@ pub const MESSAGE_COST: u32 = 64;
 /// Longest message that a link carries unless HELLO says less, in bytes.
 pub const MAX_MESSAGE: u32 = 16 * 1024 * 1024;
 
-/// Bytes of messages longer than their window that one link puts together at a time. A single
-/// message may exceed it when no other is being put together, so it bounds memory at
-/// `REASSEMBLY_BUDGET + MAX_MESSAGE + streams * WINDOW` for each link and direction.
+/// Bytes of messages longer than their window that one link puts together at a time; a single one
+/// may exceed it when no other is being put together. A message that is whole has left the budget
+/// and waits for its consumer, so a link holds in each direction at most
+/// `REASSEMBLY_BUDGET + MAX_MESSAGE + streams * (WINDOW + MAX_MESSAGE)`, of which the last term is
+/// one message a stream that its consumer does not take.
 pub const REASSEMBLY_BUDGET: u64 = 64 * 1024 * 1024;
 
 /// Bytes that wait in a link's own buffer. Beyond it messages stay with their streams.
 pub const LINK_HIGH_WATER: usize = 256 * 1024;
+
+/// Bytes in a link's own buffer at which the peer, which goes on sending, is not reading: what it
+/// causes us to answer would grow without end.
+pub const LINK_BACKLOG: usize = 16 * 1024 * 1024;
 
 /// The first frame of a link must be HELLO, within this time.
 pub const HELLO_TIMEOUT: Duration = Duration::from_secs(5);
@@ -60,6 +66,7 @@ pub const MAX_ADDRESS: usize = 255;
 
 const _: () = assert!(MAX_PAYLOAD < 1 << 24, "a payload's length fits the head's 24 bits");
 const _: () = assert!(MESSAGE_COST < WINDOW, "a window takes at least one message");
+const _: () = assert!(LINK_HIGH_WATER < LINK_BACKLOG);
 const _: () = assert!(MAX_MESSAGE as u64 <= REASSEMBLY_BUDGET);
 const _: () =
     assert!(PING_INTERVAL.as_millis() * 2 < DEAD_AFTER.as_millis(), "two pings may be lost");

@@ -81,11 +81,12 @@ pub(crate) struct Stream {
 }
 
 impl Stream {
-    pub(crate) fn new(send_window: u32) -> Self {
+    /// A stream whose windows are as the sides have told each other so far; 0 is not yet.
+    pub(crate) fn new(send_window: u32, receive_window: u32) -> Self {
         Self {
             phase: Phase::Opening,
             send: SendCredit::new(send_window),
-            receive: ReceiveCredit::new(),
+            receive: ReceiveCredit::new(receive_window),
             incoming: None,
             outgoing: None,
             wanted: false,
@@ -94,12 +95,14 @@ impl Stream {
         }
     }
 
-    /// The worker has attached the channel. A gateway learns only now what it may send.
-    pub(crate) fn opened(&mut self, send_window: Option<u32>) {
-        self.phase = Phase::Open;
-        if let Some(window) = send_window {
-            self.send = SendCredit::new(window);
-        }
+    /// The peer has told what it takes at first.
+    pub(crate) fn sends(&mut self, window: u32) {
+        self.send = SendCredit::new(window);
+    }
+
+    /// The peer was told what this side takes at first.
+    pub(crate) fn receives(&mut self, window: u32) {
+        self.receive = ReceiveCredit::new(window);
     }
 
     /// Adds a grant of the peer; `false` when it is beyond counting.
@@ -227,7 +230,7 @@ mod tests {
 
     #[test]
     fn a_message_within_the_window_goes_in_one_part() {
-        let mut stream = Stream::new(WINDOW);
+        let mut stream = Stream::new(WINDOW, WINDOW);
         stream.start_message(start(5), Bytes::from_static(b"hello"));
         let part = stream.next_part().unwrap();
         assert_eq!((part.start, part.fin, &part.bytes[..]), (Some(start(5)), true, &b"hello"[..]));
@@ -236,7 +239,7 @@ mod tests {
 
     #[test]
     fn an_empty_message_is_a_message() {
-        let mut stream = Stream::new(MESSAGE_COST);
+        let mut stream = Stream::new(MESSAGE_COST, WINDOW);
         stream.start_message(start(0), Bytes::new());
         assert!(stream.has_part());
         assert!(stream.next_part().unwrap().fin);
@@ -245,7 +248,7 @@ mod tests {
 
     #[test]
     fn a_message_beyond_the_window_stops_until_more_is_granted() {
-        let mut stream = Stream::new(MESSAGE_COST + 3);
+        let mut stream = Stream::new(MESSAGE_COST + 3, WINDOW);
         stream.start_message(start(5), Bytes::from_static(b"hello"));
         assert_eq!(&stream.next_part().unwrap().bytes[..], b"hel");
         assert_eq!(stream.next_part(), None);
@@ -268,7 +271,7 @@ mod tests {
                 "before the message in parts was whole",
             ),
         ] {
-            let mut stream = Stream::new(WINDOW);
+            let mut stream = Stream::new(WINDOW, WINDOW);
             let results: Vec<_> =
                 parts.into_iter().map(|part| stream.receive_part(part, 100)).collect();
             assert_eq!(results.last().unwrap(), &Err(PartError::OutOfPlace(why)));
@@ -277,7 +280,7 @@ mod tests {
 
     #[test]
     fn a_stated_length_beyond_the_limit_is_refused_at_its_first_part() {
-        let mut stream = Stream::new(WINDOW);
+        let mut stream = Stream::new(WINDOW, WINDOW);
         let first = data(Some(start(101)), false, 1);
         assert_eq!(stream.receive_part(first, 100), Err(PartError::TooLong(101)));
     }

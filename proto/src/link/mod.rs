@@ -9,22 +9,24 @@
 //! [`Link::poll_event`] and [`Link::poll_transmit`]. Calls that name a stream which is gone do
 //! nothing: a stream may end on the other side at any moment.
 
+mod incoming;
+mod pulse;
+
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
 use rustc_hash::FxHashMap;
 
+use self::pulse::Pulse;
 use crate::error::LinkError;
 use crate::frame::{
-    CloseCode, Data, Frame, GoAway, Hello, Open, Opened, Refused, ResetCode, Start, encode_data,
+    CloseCode, Frame, GoAway, Hello, Open, Opened, Refused, ResetCode, Start, encode_data,
 };
 use crate::id::StreamId;
-use crate::limits::{
-    DEAD_AFTER, HELLO_TIMEOUT, LINK_HIGH_WATER, PING_INTERVAL, PROTOCOL, REASSEMBLY_BUDGET,
-};
+use crate::limits::{DEAD_AFTER, LINK_HIGH_WATER, REASSEMBLY_BUDGET};
 pub use crate::stream::Message;
-use crate::stream::{PartError, Phase, Stream};
+use crate::stream::{Phase, Stream};
 use crate::topology::Topology;
 
 /// Which end of the link this is.
@@ -79,6 +81,8 @@ enum State {
 pub struct Link {
     side: Side,
     state: State,
+    /// GOAWAY was sent, perhaps before HELLO was heard.
+    leaving: bool,
     ours: Hello,
     /// Longest message that the peer takes.
     peer_max_message: u32,
@@ -94,6 +98,8 @@ pub struct Link {
     reassembling: u64,
     /// Streams whose long message waits for the reassembly budget.
     starved: VecDeque<StreamId>,
+    /// The newest PING that is not answered yet; older ones need no answer of their own.
+    pong: Option<u64>,
     pulse: Pulse,
 }
 
@@ -105,6 +111,7 @@ impl Link {
         Self {
             side,
             state: State::Connecting,
+            leaving: false,
             ours: hello,
             peer_max_message: 0,
             streams: FxHashMap::default(),
@@ -115,6 +122,7 @@ impl Link {
             ready: VecDeque::new(),
             reassembling: 0,
             starved: VecDeque::new(),
+            pong: None,
             pulse: Pulse::new(now),
         }
     }
@@ -164,214 +172,6 @@ impl Link {
         Ok(())
     }
 
-    // --- frames in ------------------------------------------------------------------------------
-
-    /// Applies one frame of the peer. After an error the link must be dropped, [`goaway_for`] says
-    /// what to tell the peer.
-    pub fn handle_frame(&mut self, now: Instant, frame: Frame) -> Result<(), LinkError> {
-        if self.state == State::Connecting {
-            let Frame::Hello(hello) = frame else {
-                if let Frame::GoAway(code) = frame {
-                    self.events.push_back(Event::GoAway(code));
-                    return Ok(());
-                }
-                return Err(unexpected("a frame", StreamId(0), "before HELLO"));
-            };
-            return self.handle_hello(now, hello);
-        }
-        match frame {
-            Frame::Hello(_) => Err(unexpected("HELLO", StreamId(0), "a second time")),
-            Frame::Ping(number) => {
-                Frame::Pong(number).encode(&mut self.urgent);
-                Ok(())
-            }
-            Frame::Pong(number) => {
-                self.pulse.pong(number, now);
-                Ok(())
-            }
-            Frame::GoAway(code) => {
-                self.state = State::Draining;
-                self.events.push_back(Event::GoAway(code));
-                Ok(())
-            }
-            Frame::Data(stream, data) => self.handle_data(stream, data),
-            Frame::Ack(stream, number) => {
-                if self.find(stream, "ACK", &[Phase::Open, Phase::Recalled])?.is_some() {
-                    self.events.push_back(Event::Acked(stream, number));
-                }
-                Ok(())
-            }
-            Frame::Credit(stream, bytes) => self.handle_credit(stream, bytes),
-            Frame::Reset(stream, code) => {
-                let any = [Phase::Opening, Phase::Open, Phase::Recalled];
-                self.handle_end(stream, "RESET", &any, Event::Reset(stream, code))
-            }
-            Frame::Close(stream, code) => {
-                let any = [Phase::Opening, Phase::Open, Phase::Recalled];
-                self.handle_end(stream, "CLOSE", &any, Event::Closed(stream, code))
-            }
-            frame => match self.side {
-                Side::Gateway => self.handle_at_gateway(frame),
-                Side::Worker => self.handle_at_worker(frame),
-            },
-        }
-    }
-
-    fn handle_at_gateway(&mut self, frame: Frame) -> Result<(), LinkError> {
-        match frame {
-            Frame::Opened(id, opened) => {
-                if let Some(stream) = self.find(id, "OPENED", &[Phase::Opening])? {
-                    stream.opened(Some(opened.window));
-                    self.events.push_back(Event::Opened(id, opened));
-                }
-                Ok(())
-            }
-            Frame::Refused(id, refused) => {
-                self.handle_end(id, "REFUSED", &[Phase::Opening], Event::Refused(id, refused))
-            }
-            Frame::Moved(id) => {
-                let attached = [Phase::Open, Phase::Recalled];
-                self.handle_end(id, "MOVED", &attached, Event::Moved(id))
-            }
-            Frame::Open(id, _) => Err(unexpected("OPEN", id, "which only gateways send")),
-            Frame::Recall(id) => Err(unexpected("RECALL", id, "which only gateways send")),
-            _ => Err(unexpected("TOPOLOGY", StreamId(0), "which only gateways send")),
-        }
-    }
-
-    fn handle_at_worker(&mut self, frame: Frame) -> Result<(), LinkError> {
-        match frame {
-            Frame::Open(id, open) => {
-                if id <= self.last_stream {
-                    return Err(unexpected("OPEN", id, "which was opened before"));
-                }
-                self.last_stream = id;
-                self.streams.insert(id, Stream::new(open.window));
-                self.events.push_back(Event::Open(id, open));
-                Ok(())
-            }
-            Frame::Recall(id) => {
-                if let Some(stream) = self.find(id, "RECALL", &[Phase::Open])? {
-                    stream.phase = Phase::Recalled;
-                    self.events.push_back(Event::Recall(id));
-                }
-                Ok(())
-            }
-            Frame::Topology(topology) => {
-                self.events.push_back(Event::Topology(topology));
-                Ok(())
-            }
-            Frame::Opened(id, _) => Err(unexpected("OPENED", id, "which only workers send")),
-            Frame::Refused(id, _) => Err(unexpected("REFUSED", id, "which only workers send")),
-            _ => Err(unexpected("MOVED", StreamId(0), "which only workers send")),
-        }
-    }
-
-    fn handle_hello(&mut self, now: Instant, theirs: Hello) -> Result<(), LinkError> {
-        let ours = &self.ours;
-        if theirs.protocol_max < *PROTOCOL.start() || theirs.protocol_min > *PROTOCOL.end() {
-            return Err(LinkError::Version {
-                ours_min: *PROTOCOL.start(),
-                ours_max: *PROTOCOL.end(),
-                theirs_min: theirs.protocol_min,
-                theirs_max: theirs.protocol_max,
-            });
-        }
-        if theirs.cluster != ours.cluster {
-            let (ours, theirs) = (ours.cluster.clone(), theirs.cluster);
-            return Err(LinkError::WrongCluster { ours, theirs });
-        }
-        if theirs.index != ours.index {
-            let (gateway, worker) = match self.side {
-                Side::Gateway => (ours.index, theirs.index),
-                Side::Worker => (theirs.index, ours.index),
-            };
-            return Err(LinkError::WrongIndex { gateway, worker });
-        }
-        self.state = State::Active;
-        self.peer_max_message = theirs.max_message;
-        self.pulse.start(now);
-        self.events.push_back(Event::Connected(theirs));
-        Ok(())
-    }
-
-    fn handle_data(&mut self, id: StreamId, data: Data) -> Result<(), LinkError> {
-        let begins = data.start.is_some() && !data.fin;
-        let max_message = self.ours.max_message;
-        let attached: &[_] = match self.side {
-            Side::Gateway => &[Phase::Open, Phase::Recalled],
-            Side::Worker => &[Phase::Open],
-        };
-        let Some(stream) = self.find(id, "DATA", attached)? else { return Ok(()) };
-        let message = stream.receive_part(data, max_message).map_err(|error| match error {
-            PartError::NotGranted => LinkError::CreditExceeded(id),
-            PartError::TooLong(length) => {
-                LinkError::TooLong { length: u64::from(length), limit: max_message }
-            }
-            PartError::OutOfPlace(why) => unexpected("DATA", id, why),
-        })?;
-        if let Some(message) = message {
-            let reserved = std::mem::take(&mut stream.reserved);
-            self.events.push_back(Event::Message(id, message));
-            self.release(reserved);
-        } else if begins {
-            self.starved.push_back(id);
-            self.feed_starved();
-        }
-        Ok(())
-    }
-
-    fn handle_credit(&mut self, id: StreamId, bytes: u32) -> Result<(), LinkError> {
-        let attached = [Phase::Open, Phase::Recalled];
-        let Some(stream) = self.find(id, "CREDIT", &attached)? else { return Ok(()) };
-        if !stream.grant(bytes) {
-            return Err(LinkError::CreditOverflow(id));
-        }
-        if stream.has_part() {
-            self.enqueue(id);
-        } else {
-            self.tell_writable(id);
-        }
-        Ok(())
-    }
-
-    fn handle_end(
-        &mut self,
-        id: StreamId,
-        kind: &'static str,
-        phases: &[Phase],
-        event: Event,
-    ) -> Result<(), LinkError> {
-        if self.find(id, kind, phases)?.is_some() {
-            self.forget(id);
-            self.events.push_back(event);
-        }
-        Ok(())
-    }
-
-    /// The stream a frame names; `None` if it is gone, because frames cross on the wire.
-    fn find(
-        &mut self,
-        id: StreamId,
-        kind: &'static str,
-        phases: &[Phase],
-    ) -> Result<Option<&mut Stream>, LinkError> {
-        match self.streams.get_mut(&id) {
-            Some(stream) if phases.contains(&stream.phase) => Ok(Some(stream)),
-            Some(stream) => Err(unexpected(
-                kind,
-                id,
-                match stream.phase {
-                    Phase::Opening => "which is not attached yet",
-                    Phase::Open => "which is attached",
-                    Phase::Recalled => "which was recalled",
-                },
-            )),
-            None if id <= self.last_stream => Ok(None),
-            None => Err(unexpected(kind, id, "which was never opened")),
-        }
-    }
-
     // --- what the owner of the link does --------------------------------------------------------
 
     /// Gateway: asks for a channel. `None` when the link is not active.
@@ -381,23 +181,28 @@ impl Link {
         }
         let id = StreamId(self.last_stream.0 + 1);
         self.last_stream = id;
-        // The worker's window is not known yet; `opened` replaces this one.
-        self.streams.insert(id, Stream::new(0));
+        // What the worker takes is not known before its OPENED.
+        self.streams.insert(id, Stream::new(0, open.window));
         Frame::Open(id, Box::new(open)).encode(&mut self.out);
         Some(id)
     }
 
     /// Worker: the channel is attached.
     pub fn accept(&mut self, id: StreamId, opened: Opened) {
-        if let Some(stream) = self.streams.get_mut(&id) {
-            stream.opened(None);
+        if let Some(stream) = self.streams.get_mut(&id)
+            && stream.phase == Phase::Opening
+        {
+            stream.receives(opened.window);
+            stream.phase = Phase::Open;
             Frame::Opened(id, opened).encode(&mut self.out);
+            self.tell_writable(id);
         }
     }
 
     /// Worker: the channel is not attached.
     pub fn refuse(&mut self, id: StreamId, refused: Refused) {
-        if self.forget(id) {
+        let opening = self.streams.get(&id).is_some_and(|stream| stream.phase == Phase::Opening);
+        if opening && self.forget(id) {
             Frame::Refused(id, refused).encode(&mut self.out);
         }
     }
@@ -426,9 +231,14 @@ impl Link {
         }
     }
 
-    /// The stream ends. What was sent before arrives before; a message in parts is cut off.
+    /// The stream ends. What was sent before arrives before; a message for which there is no credit
+    /// is cut off.
     pub fn close(&mut self, id: StreamId, code: CloseCode) {
-        if self.forget(id) {
+        if let Some(stream) = self.streams.get_mut(&id) {
+            while let Some(part) = stream.next_part() {
+                encode_data(&mut self.out, id, part.start, part.fin, &part.bytes);
+            }
+            self.forget(id);
             Frame::Close(id, code).encode(&mut self.out);
         }
     }
@@ -440,7 +250,10 @@ impl Link {
 
     /// Takes no new streams from now on, and tells the peer so.
     pub fn go_away(&mut self, code: GoAway) {
-        self.state = State::Draining;
+        self.leaving = true;
+        if self.state == State::Active {
+            self.state = State::Draining;
+        }
         Frame::GoAway(code).encode(&mut self.urgent);
     }
 
@@ -496,13 +309,17 @@ impl Link {
 
     /// Whether [`Link::poll_transmit`] has something.
     pub fn wants_transmit(&self) -> bool {
-        !(self.urgent.is_empty() && self.out.is_empty() && self.ready.is_empty())
+        let idle = self.urgent.is_empty() && self.out.is_empty() && self.ready.is_empty();
+        self.pong.is_some() || !idle
     }
 
     /// Moves what is to be sent into `into`, which must be empty: link frames first, then what was
-    /// queued, then parts of long messages in turn, one of each stream.
+    /// queued, then parts of long messages in turn, one of each stream. May lead to events.
     pub fn poll_transmit(&mut self, into: &mut BytesMut) {
         debug_assert!(into.is_empty());
+        if let Some(number) = self.pong.take() {
+            Frame::Pong(number).encode(&mut self.urgent);
+        }
         if !self.urgent.is_empty() {
             self.urgent.extend_from_slice(&self.out);
             self.out.clear();
@@ -577,7 +394,8 @@ impl Link {
                     return;
                 }
                 self.reassembling += lacks;
-                stream.reserved = lacks;
+                // It may stand here twice: its message came in by other credit and the next one began.
+                stream.reserved += lacks;
                 stream.receive.need(missing);
                 if let Some(bytes) = stream.receive.due() {
                     Frame::Credit(id, bytes).encode(&mut self.out);
@@ -594,67 +412,12 @@ pub fn goaway_for(error: &LinkError) -> Option<GoAway> {
         LinkError::WrongCluster { .. } => Some(GoAway::WrongCluster),
         LinkError::WrongIndex { .. } => Some(GoAway::WrongIndex),
         LinkError::Version { .. } => Some(GoAway::Version),
-        LinkError::Silent(_) => None,
+        LinkError::Silent(_) | LinkError::NotReading => None,
         LinkError::Malformed(_)
         | LinkError::Unexpected { .. }
         | LinkError::CreditExceeded(_)
         | LinkError::CreditOverflow(_)
         | LinkError::TooLong { .. }
         | LinkError::NoHello => Some(GoAway::Protocol),
-    }
-}
-
-fn unexpected(kind: &'static str, stream: StreamId, why: &'static str) -> LinkError {
-    LinkError::Unexpected { kind, stream, why }
-}
-
-/// PING, PONG and silence.
-#[derive(Debug)]
-struct Pulse {
-    hello_deadline: Instant,
-    last_arrival: Instant,
-    next_ping: Instant,
-    pings: u64,
-    sent_at: Option<Instant>,
-    round_trip: Option<Duration>,
-}
-
-impl Pulse {
-    fn new(now: Instant) -> Self {
-        Self {
-            hello_deadline: now + HELLO_TIMEOUT,
-            last_arrival: now,
-            next_ping: now,
-            pings: 0,
-            sent_at: None,
-            round_trip: None,
-        }
-    }
-
-    fn start(&mut self, now: Instant) {
-        self.last_arrival = now;
-        self.next_ping = now + PING_INTERVAL;
-    }
-
-    fn next_timeout(&self) -> Instant {
-        self.next_ping.min(self.last_arrival + DEAD_AFTER)
-    }
-
-    fn ping_due(&mut self, now: Instant) -> Option<u64> {
-        if now < self.next_ping {
-            return None;
-        }
-        self.next_ping = now + PING_INTERVAL;
-        self.pings += 1;
-        self.sent_at = Some(now);
-        Some(self.pings)
-    }
-
-    fn pong(&mut self, number: u64, now: Instant) {
-        if number == self.pings
-            && let Some(sent_at) = self.sent_at.take()
-        {
-            self.round_trip = Some(now - sent_at);
-        }
     }
 }
