@@ -1,1 +1,202 @@
-//! (being written)
+//! The gateway: accepts browsers and pins each session to its worker.
+//!
+//! ```text
+//!   browser ═ws═ browser.rs ── channel.rs ── worker_link.rs ══ one TCP, many streams ══ worker
+//!      │         one task a    numbers and    one task a
+//!    http.rs     browser       keeps inputs   worker; router.rs chooses which
+//! ```
+//!
+//! One thread, many small tasks: nothing is locked, and what a link brings goes straight to its
+//! browser's socket. Stateless: any gateway serves any browser. Knows neither app messages nor the
+//! database.
+
+mod browser;
+mod channel;
+pub mod config;
+pub mod dev;
+mod http;
+mod identify;
+mod metrics;
+mod pages;
+mod router;
+mod websocket;
+mod worker_link;
+
+use std::cell::{Cell, RefCell};
+use std::fmt;
+use std::net::SocketAddr;
+use std::rc::{Rc, Weak};
+use std::time::Duration;
+
+use serde_json::json;
+use single_state_node::admin::{self, Node};
+use single_state_node::link::incarnation;
+use single_state_node::shutdown::{Phase, reached};
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+
+use crate::channel::Channel;
+use crate::config::Config;
+use crate::metrics::Metrics;
+use crate::pages::Pages;
+use crate::router::Router;
+use crate::websocket::MessageLimits;
+use crate::worker_link::{LinkOptions, WorkerLink};
+
+/// How long browsers have to answer the close that a draining gateway sends them.
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(3);
+
+/// What the tasks of a gateway share.
+struct Shared {
+    router: Router,
+    pages: Pages,
+    metrics: Rc<Metrics>,
+    limits: MessageLimits,
+    sockets: Sockets,
+    draining: Cell<bool>,
+}
+
+/// All channels with a browser, so that a drain reaches them.
+#[derive(Debug, Default)]
+struct Sockets(RefCell<Vec<Weak<Channel>>>);
+
+impl Sockets {
+    fn add(&self, channel: &Rc<Channel>) {
+        let mut sockets = self.0.borrow_mut();
+        // Forgets the ones that are gone whenever the list would grow.
+        if sockets.len() == sockets.capacity() {
+            sockets.retain(|channel| channel.strong_count() > 0);
+        }
+        sockets.push(Rc::downgrade(channel));
+    }
+
+    fn close_all(&self, code: u16, reason: &'static str) {
+        for channel in self.0.borrow().iter().filter_map(Weak::upgrade) {
+            channel.close(code, reason);
+        }
+    }
+}
+
+/// A gateway that is bound to its addresses.
+pub struct Gateway {
+    listener: TcpListener,
+    admin: TcpListener,
+    shared: Rc<Shared>,
+}
+
+impl fmt::Debug for Gateway {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Gateway").field("listener", &self.listener).finish_non_exhaustive()
+    }
+}
+
+/// Why a gateway cannot begin.
+#[derive(Debug, thiserror::Error)]
+pub enum BindError {
+    /// An address is taken or not this machine's.
+    #[error("cannot listen on {address}")]
+    Listen {
+        /// What was asked for.
+        address: String,
+        /// What the system says.
+        source: std::io::Error,
+    },
+}
+
+impl Gateway {
+    /// Binds both listeners. Browsers are accepted from [`Gateway::run`] on.
+    pub async fn bind(config: Config) -> Result<Self, BindError> {
+        let listener = listen(&config.listen).await?;
+        let admin = listen(&config.admin_listen).await?;
+        let metrics = Rc::new(Metrics::new());
+        let options = LinkOptions {
+            cluster: config.cluster,
+            generation: config.topology.generation(),
+            incarnation: incarnation(),
+            park_timeout: config.park_timeout,
+        };
+        let shared = Shared {
+            router: Router::new(config.topology, config.placement_key, &options, &metrics),
+            pages: Pages::new(config.web, config.vendor),
+            metrics,
+            limits: MessageLimits {
+                message_bytes: config.max_message_bytes,
+                frame_bytes: config.max_frame_bytes,
+            },
+            sockets: Sockets::default(),
+            draining: Cell::new(false),
+        };
+        Ok(Self { listener, admin, shared: Rc::new(shared) })
+    }
+
+    /// Where browsers connect.
+    pub fn address(&self) -> std::io::Result<SocketAddr> {
+        self.listener.local_addr()
+    }
+
+    /// Where operators look.
+    pub fn admin_address(&self) -> std::io::Result<SocketAddr> {
+        self.admin.local_addr()
+    }
+
+    /// Serves until `phase` says to drain: then browsers are sent away with 1012. Needs a
+    /// `LocalSet`.
+    pub async fn run(self, mut phase: watch::Receiver<Phase>) {
+        let Self { listener, admin, shared } = self;
+        tokio::task::spawn_local(admin::serve(admin, shared.clone()));
+        shared.router.start();
+        tokio::select! {
+            () = http::accept(&listener, &shared) => {}
+            () = reached(&mut phase, Phase::Draining) => {}
+        }
+        drop(listener);
+        shared.draining.set(true);
+        shared.sockets.close_all(1012, "the gateway restarts; reconnect");
+        let all_gone = async {
+            while shared.metrics.connections.get() > 0 {
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+        };
+        tokio::select! {
+            () = all_gone => {}
+            () = tokio::time::sleep(CLOSE_TIMEOUT) => {}
+            () = reached(&mut phase, Phase::Stopping) => {}
+        }
+    }
+}
+
+async fn listen(address: &str) -> Result<TcpListener, BindError> {
+    TcpListener::bind(address)
+        .await
+        .map_err(|source| BindError::Listen { address: address.to_owned(), source })
+}
+
+impl Node for Shared {
+    fn ready(&self) -> Result<(), String> {
+        if self.draining.get() {
+            return Err("the gateway is draining".to_owned());
+        }
+        let mut workers = self.router.workers().iter();
+        if workers.any(|worker| worker.was_up()) {
+            Ok(())
+        } else {
+            Err("no worker has been reached yet".to_owned())
+        }
+    }
+
+    fn status(&self) -> String {
+        let workers: Vec<_> = self.router.workers().iter().map(|w| WorkerLink::status(w)).collect();
+        json!({
+            "generation": self.router.topology().generation().0,
+            "placement": self.router.topology().placement().to_string(),
+            "connections": self.metrics.connections.get(),
+            "draining": self.draining.get(),
+            "workers": workers,
+        })
+        .to_string()
+    }
+
+    fn metrics(&self) -> String {
+        self.metrics.render()
+    }
+}

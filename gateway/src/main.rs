@@ -1,2 +1,80 @@
-//! (being written)
-fn main() {}
+//! The binary `gateway`: life of the process.
+
+use std::process::ExitCode;
+
+use single_state_gateway::Gateway;
+use single_state_gateway::config::{Action, Config, read};
+use single_state_gateway::dev::{DevOptions, Supervisor};
+use single_state_node::shutdown::{Phase, on_signals, reached};
+use single_state_node::{exit, log};
+use single_state_proto::id::Generation;
+use single_state_proto::topology::Topology;
+use tokio::sync::watch;
+use tokio::task::LocalSet;
+
+type Failure = Box<dyn std::error::Error>;
+
+fn main() -> ExitCode {
+    let (config, dev) = match read(std::env::args_os()) {
+        Action::Run(config) => (*config, None),
+        Action::Dev(config, options) => (*config, Some(options)),
+        Action::Exit(code) => return code,
+    };
+    log::start(config.log_format, &config.log_filter);
+    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => return exit::failed(&error),
+    };
+    let outcome = LocalSet::new().block_on(&runtime, async {
+        let phase = on_signals()?;
+        match dev {
+            None => run(config, phase).await,
+            Some(options) => develop(config, options, phase).await,
+        }
+    });
+    match outcome {
+        Ok(()) => ExitCode::from(exit::CLEAN),
+        Err(error) => exit::failed(&*error),
+    }
+}
+
+/// `gateway run`.
+async fn run(config: Config, phase: watch::Receiver<Phase>) -> Result<(), Failure> {
+    if config.placement_key.is_default() {
+        tracing::warn!("the placement key is the public default: give --placement-key");
+    }
+    tracing::warn!("session ids are not signed yet: whoever knows an id opens its session");
+    let gateway = Gateway::bind(config).await?;
+    let (browsers, admin) = (gateway.address()?, gateway.admin_address()?);
+    tracing::info!(listen = %browsers, admin_listen = %admin, "gateway listens");
+    gateway.run(phase).await;
+    tracing::info!("gateway ends");
+    Ok(())
+}
+
+#[expect(clippy::print_stdout, reason = "the address is the command's result")]
+/// `gateway dev`: the workers first, so that their addresses are known.
+async fn develop(
+    config: Config,
+    options: DevOptions,
+    phase: watch::Receiver<Phase>,
+) -> Result<(), Failure> {
+    let placement = config.topology.placement();
+    let supervisor = Supervisor::bind(options)?;
+    let workers = supervisor.addresses().iter().map(ToString::to_string).collect();
+    let topology = Topology::new(Generation(1), placement, workers)?;
+    let gateway = Gateway::bind(Config { topology, ..config }).await?;
+    let (browsers, admin) = (gateway.address()?, gateway.admin_address()?);
+    println!("single-state is at http://{browsers}/ (status at http://{admin}/status)");
+
+    let handle = supervisor.handle();
+    let (mut draining, mut stopping) = (phase.clone(), phase.clone());
+    tokio::task::spawn_local(async move {
+        reached(&mut stopping, Phase::Stopping).await;
+        handle.kill_now().await;
+    });
+    let gateway = tokio::task::spawn_local(gateway.run(phase));
+    supervisor.run(async move { reached(&mut draining, Phase::Draining).await }).await?;
+    // Browsers are told; that takes no longer than the gateway's own patience.
+    Ok(gateway.await?)
+}

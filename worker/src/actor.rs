@@ -112,6 +112,7 @@ async fn next(resident: &Resident, ctx: &mut Context) -> Todo {
 
 async fn apply<S: Session>(app: &mut S, ctx: &mut Context, channel: ChannelKey, input: Input) {
     ctx.cause = Cause::Input(channel, input.number);
+    ctx.host.metrics.handled.inc();
     if input.binary {
         return call(ctx, "a binary message", async |ctx| app.binary(input.body, ctx).await).await;
     }
@@ -131,6 +132,7 @@ async fn apply<S: Session>(app: &mut S, ctx: &mut Context, channel: ChannelKey, 
 }
 
 async fn to_itself<S: Session>(app: &mut S, ctx: &mut Context, message: &[u8]) {
+    ctx.host.metrics.handled.inc();
     match message::from_itself::<S::Message>(message) {
         Ok(message) => {
             call(ctx, "a message to itself", async |ctx| app.handle(message, ctx).await).await;
@@ -146,7 +148,6 @@ async fn call(ctx: &mut Context, what: &str, code: impl AsyncFnOnce(&mut Context
     let began = std::time::Instant::now();
     let outcome = AssertUnwindSafe(code(ctx)).catch_unwind().await;
     metrics.handle_seconds.observe(began.elapsed().as_secs_f64());
-    metrics.handled.inc();
     match &outcome {
         Ok(Ok(())) => {}
         Ok(Err(_)) => {

@@ -1,0 +1,27 @@
+# The two commands of the README, and what they stand on. `make` alone lists them.
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test check
+
+help: ## list the targets
+	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1\t/' | expand -t 16
+
+demo: ## set up, build, and run the demo on http://127.0.0.1:8000 (more flags: ARGS='--workers 5')
+	tests/setup.sh demo
+	cargo build --release -p single-state-gateway -p single-state-worker
+	target/release/gateway dev --vendor gateway/client/node_modules $(ARGS)
+
+# The tests start the binaries, so these are built first.
+test: ## set up and run all tests
+	tests/setup.sh test
+	cargo build --workspace --bins --examples
+	if cargo nextest --version >/dev/null 2>&1; then \
+	  cargo nextest run --workspace --all-targets; else cargo test --workspace --all-targets; fi
+	cargo test --doc --workspace
+	cd gateway/client && npm test && npm run check
+
+check: ## format, lints and types, without running anything
+	tests/setup.sh test
+	cargo fmt --all --check
+	cargo clippy --workspace --all-targets -- -D warnings
+	cd gateway/client && npm run check

@@ -1,0 +1,376 @@
+//! Flags and variables of `gateway`, checked: the only reader of the environment. All mistakes are
+//! told at once.
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use clap::{Args, Parser, Subcommand};
+use single_state_node::config::{Mistakes, Parsed, parse};
+use single_state_node::log::{Format, parse_filter};
+use single_state_proto::id::Generation;
+use single_state_proto::limits::MAX_MESSAGE;
+use single_state_proto::placement::{Placement, PlacementKey};
+use single_state_proto::topology::Topology;
+
+use crate::dev::DevOptions;
+
+/// Accepts browsers and pins each session to its worker.
+#[derive(Debug, Parser)]
+#[command(name = "gateway", version, about)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Serve browsers for workers that run elsewhere.
+    Run(RunArgs),
+    /// Start workers on this machine, restart them when they change or die, and serve browsers.
+    Dev(DevArgs),
+}
+
+#[derive(Debug, Args)]
+struct RunArgs {
+    /// Where browsers connect.
+    #[arg(
+        long,
+        env = "SINGLE_STATE_LISTEN",
+        default_value = "127.0.0.1:8000",
+        value_name = "HOST:PORT"
+    )]
+    listen: String,
+    /// Where probes, status and metrics are read.
+    #[arg(
+        long,
+        env = "SINGLE_STATE_ADMIN_LISTEN",
+        default_value = "127.0.0.1:9000",
+        value_name = "HOST:PORT"
+    )]
+    admin_listen: String,
+    /// The workers, in the order of their indexes.
+    #[arg(
+        long,
+        env = "SINGLE_STATE_WORKERS",
+        default_value = "",
+        value_name = "HOST:PORT,…",
+        hide_default_value = true
+    )]
+    workers: String,
+    /// Number of this list of workers; a changed list needs a higher one.
+    #[arg(long, env = "SINGLE_STATE_GENERATION", default_value = "1", value_name = "N")]
+    generation: String,
+    /// How sessions spread over workers: modulo, or jump (a change of their number moves fewer).
+    #[arg(
+        long,
+        env = "SINGLE_STATE_PLACEMENT",
+        default_value = "modulo",
+        value_name = "modulo|jump"
+    )]
+    placement: String,
+    /// Name of the cluster; gateways and workers must have the same.
+    #[arg(long, env = "SINGLE_STATE_CLUSTER", default_value = "default", value_name = "NAME")]
+    cluster: String,
+    /// Take session ids as they come: whoever knows an id opens its session.
+    #[arg(long, env = "SINGLE_STATE_UNSIGNED_SESSIONS")]
+    unsigned_sessions: bool,
+    #[command(flatten)]
+    common: CommonArgs,
+}
+
+#[derive(Debug, Args)]
+struct DevArgs {
+    /// Where browsers connect.
+    #[arg(
+        long,
+        env = "SINGLE_STATE_LISTEN",
+        default_value = "127.0.0.1:8000",
+        value_name = "HOST:PORT"
+    )]
+    listen: String,
+    /// Where probes, status and metrics are read; port 0 takes a free one.
+    #[arg(
+        long,
+        env = "SINGLE_STATE_ADMIN_LISTEN",
+        default_value = "127.0.0.1:0",
+        value_name = "HOST:PORT"
+    )]
+    admin_listen: String,
+    /// How many worker processes to start.
+    #[arg(long, env = "SINGLE_STATE_WORKERS", default_value = "3", value_name = "N")]
+    workers: String,
+    /// Where data lies.
+    #[arg(long, env = "SINGLE_STATE_DATA", default_value = ".single-state", value_name = "DIR")]
+    data: PathBuf,
+    /// Shell command that builds the workers; runs now and when a source file changes.
+    #[arg(long, env = "SINGLE_STATE_BUILD", value_name = "COMMAND")]
+    build: Option<String>,
+    #[command(flatten)]
+    common: CommonArgs,
+    /// The worker and its arguments; default: the program `worker` beside this one.
+    #[arg(last = true, value_name = "WORKER COMMAND")]
+    command: Vec<OsString>,
+}
+
+#[derive(Debug, Args)]
+struct CommonArgs {
+    /// Folder with your pages, served at /; default: the demo.
+    #[arg(long, env = "SINGLE_STATE_WEB", value_name = "DIR")]
+    web: Option<PathBuf>,
+    /// node_modules folder served at /vendor/; default: redirects to a public copy.
+    #[arg(long, env = "SINGLE_STATE_VENDOR", value_name = "DIR")]
+    vendor: Option<PathBuf>,
+    /// 16 secret bytes that place sessions, the same for the whole cluster; default: zeros.
+    #[arg(long, env = "SINGLE_STATE_PLACEMENT_KEY", value_name = "HEX32", hide_env_values = true)]
+    placement_key: Option<String>,
+    /// Longest message of a browser.
+    #[arg(
+        long,
+        env = "SINGLE_STATE_MAX_MESSAGE_BYTES",
+        default_value = "1048576",
+        value_name = "BYTES"
+    )]
+    max_message_bytes: String,
+    /// Longest websocket frame of a browser.
+    #[arg(
+        long,
+        env = "SINGLE_STATE_MAX_FRAME_BYTES",
+        default_value = "262144",
+        value_name = "BYTES"
+    )]
+    max_frame_bytes: String,
+    /// How long a browser waits with an open socket while its worker cannot be reached.
+    #[arg(long, env = "SINGLE_STATE_PARK_TIMEOUT", default_value = "60s", value_name = "DURATION")]
+    park_timeout: String,
+    /// How log lines look.
+    #[arg(long, env = "SINGLE_STATE_LOG_FORMAT", default_value = "text", value_name = "text|json")]
+    log_format: String,
+    /// Which log lines appear: error, warn, info, debug or a filter by module; default: info, and
+    /// warn in dev.
+    #[arg(long, env = "SINGLE_STATE_LOG", value_name = "FILTER")]
+    log: Option<String>,
+}
+
+/// What a gateway is told.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// Where browsers connect.
+    pub listen: String,
+    /// Where operators look.
+    pub admin_listen: String,
+    /// Name of the cluster.
+    pub cluster: String,
+    /// The secret of the placement.
+    pub placement_key: PlacementKey,
+    /// Who the workers are.
+    pub topology: Topology,
+    /// The author's pages; absent: the demo.
+    pub web: Option<PathBuf>,
+    /// npm packages for pages.
+    pub vendor: Option<PathBuf>,
+    /// Longest message of a browser, in bytes.
+    pub max_message_bytes: usize,
+    /// Longest frame of a browser, in bytes.
+    pub max_frame_bytes: usize,
+    /// How long a browser waits for an unreachable worker.
+    pub park_timeout: Duration,
+    /// How log lines look.
+    pub log_format: Format,
+    /// Which log lines appear.
+    pub log_filter: String,
+}
+
+/// What the command line asks for.
+#[derive(Debug)]
+pub enum Action {
+    /// Serve browsers.
+    Run(Box<Config>),
+    /// The same, with workers that are started here: the topology follows from them.
+    Dev(Box<Config>, DevOptions),
+    /// Nothing to run.
+    Exit(ExitCode),
+}
+
+/// Reads command line and environment.
+pub fn read(args: impl IntoIterator<Item = OsString>) -> Action {
+    let (cli, mistakes) = match parse::<Cli>(args) {
+        Parsed::Arguments(cli, mistakes) => (cli, mistakes),
+        Parsed::Exit(code) => return Action::Exit(code),
+    };
+    let checked = match cli.command {
+        Command::Run(args) => check_run(args, mistakes).map(|config| Action::Run(config.into())),
+        Command::Dev(args) => {
+            check_dev(args, mistakes).map(|(config, dev)| Action::Dev(config.into(), dev))
+        }
+    };
+    checked.unwrap_or_else(|mistakes| Action::Exit(mistakes.report("gateway")))
+}
+
+fn check_run(args: RunArgs, mut mistakes: Mistakes) -> Result<Config, Mistakes> {
+    let workers: Vec<String> =
+        args.workers.split(',').map(|w| w.trim().to_owned()).filter(|w| !w.is_empty()).collect();
+    if workers.is_empty() {
+        mistakes.add("--workers: name at least one worker, such as --workers 127.0.0.1:7000");
+    }
+    let generation = mistakes.parse::<u64>("--generation", &args.generation);
+    let placement = mistakes.parse::<Placement>("--placement", &args.placement);
+    let topology = Topology::new(
+        Generation(generation.unwrap_or_default()),
+        placement.unwrap_or_default(),
+        workers,
+    );
+    let topology = topology.map_err(|error| mistakes.add(format!("--workers: {error}"))).ok();
+    let listen = mistakes.listen("--listen", &args.listen);
+    let admin_listen = mistakes.listen("--admin-listen", &args.admin_listen);
+    if args.cluster.is_empty() || args.cluster.len() > 64 {
+        mistakes.add("--cluster: give a name of 1 to 64 bytes");
+    }
+    let common = check_common(args.common, "info", &mut mistakes);
+    let config = (|| {
+        Some(Config {
+            listen: listen?,
+            admin_listen: admin_listen?,
+            cluster: args.cluster,
+            topology: topology?,
+            ..common?
+        })
+    })();
+    mistakes.into_result(config)
+}
+
+fn check_dev(args: DevArgs, mut mistakes: Mistakes) -> Result<(Config, DevOptions), Mistakes> {
+    let workers = mistakes.parse::<u32>("--workers", &args.workers);
+    if workers.is_some_and(|workers| !(1..=64).contains(&workers)) {
+        mistakes.add(format!("--workers {}: give a number from 1 to 64", args.workers));
+    }
+    if args.build.as_ref().is_some_and(|command| command.trim().is_empty()) {
+        mistakes.add("--build: give a command, such as --build 'cargo build'");
+    }
+    let listen = mistakes.listen("--listen", &args.listen);
+    let admin_listen = mistakes.listen("--admin-listen", &args.admin_listen);
+    let placement_key = args.common.placement_key.clone();
+    let format = args.common.log_format.clone();
+    let common = check_common(args.common, "warn", &mut mistakes);
+    let mut extra_env: Vec<(OsString, OsString)> =
+        vec![("SINGLE_STATE_LOG_FORMAT".into(), format.into())];
+    if let Some(key) = placement_key {
+        extra_env.push(("SINGLE_STATE_PLACEMENT_KEY".into(), key.into()));
+    }
+    if let Some(config) = &common {
+        extra_env.push(("SINGLE_STATE_LOG".into(), config.log_filter.clone().into()));
+    }
+    let config = (|| {
+        let config = Config { listen: listen?, admin_listen: admin_listen?, ..common? };
+        let options = DevOptions {
+            workers: workers?,
+            command: args.command,
+            data: args.data,
+            build: args.build,
+            extra_env,
+            ..DevOptions::default()
+        };
+        Some((Config { cluster: "dev".to_owned(), ..config }, options))
+    })();
+    mistakes.into_result(config)
+}
+
+fn check_common(args: CommonArgs, default_filter: &str, mistakes: &mut Mistakes) -> Option<Config> {
+    if let Some(folder) = args.web.as_ref().filter(|folder| !folder.is_dir()) {
+        mistakes.add(format!("--web {folder:?}: there is no such folder"));
+    }
+    let placement_key = match &args.placement_key {
+        // The text is a secret and is not repeated.
+        Some(text) => {
+            text.parse().map_err(|error| mistakes.add(format!("--placement-key: {error}"))).ok()
+        }
+        None => Some(PlacementKey::default()),
+    };
+    let max_message_bytes = bytes("--max-message-bytes", &args.max_message_bytes, mistakes);
+    let max_frame_bytes = bytes("--max-frame-bytes", &args.max_frame_bytes, mistakes);
+    let park_timeout = mistakes.duration("--park-timeout", &args.park_timeout);
+    let log_format = mistakes.parse::<Format>("--log-format", &args.log_format);
+    let log_filter = args.log.unwrap_or_else(|| default_filter.to_owned());
+    if let Err(error) = parse_filter(&log_filter) {
+        mistakes.add(format!("--log {log_filter:?}: {error}"));
+    }
+    Some(Config {
+        listen: String::new(),
+        admin_listen: String::new(),
+        cluster: String::new(),
+        placement_key: placement_key?,
+        topology: Topology::default(),
+        web: args.web,
+        vendor: args.vendor,
+        max_message_bytes: max_message_bytes?,
+        max_frame_bytes: max_frame_bytes?,
+        park_timeout: park_timeout?,
+        log_format: log_format?,
+        log_filter,
+    })
+}
+
+fn bytes(flag: &str, text: &str, mistakes: &mut Mistakes) -> Option<usize> {
+    let limit = MAX_MESSAGE as usize;
+    let bytes = mistakes.parse::<usize>(flag, text)?;
+    if !(1..=limit).contains(&bytes) {
+        mistakes
+            .add(format!("{flag} {bytes}: give a number from 1 to {limit}, what a link carries"));
+        return None;
+    }
+    Some(bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn sentences(line: &str) -> Vec<String> {
+        let args = line.split(' ').map(OsString::from);
+        let Parsed::Arguments(cli, mistakes) = parse::<Cli>(args) else {
+            panic!("{line} must give arguments");
+        };
+        let checked = match cli.command {
+            Command::Run(args) => check_run(args, mistakes).map(drop),
+            Command::Dev(args) => check_dev(args, mistakes).map(drop),
+        };
+        checked.err().map(|mistakes| mistakes.sentences().to_vec()).unwrap_or_default()
+    }
+
+    #[test]
+    fn a_list_of_workers_is_enough_to_run() {
+        assert_eq!(sentences("gateway run --workers a:7000,b:7000"), [""; 0]);
+        assert_eq!(sentences("gateway dev"), [""; 0]);
+    }
+
+    #[test]
+    fn all_mistakes_of_run_are_told_at_once() {
+        let found = sentences(
+            "gateway run --listen 8000 --workers a,b:7000 --placement ring --wat 3 \
+             --placement-key xyz --max-message-bytes 99999999999 --park-timeout long \
+             --web /no/such/folder --log-format xml",
+        );
+        let all = found.join("\n");
+        for flag in [
+            "--listen",
+            "--workers",
+            "--placement",
+            "--wat",
+            "--placement-key",
+            "--max-message-bytes",
+            "--park-timeout",
+            "--web",
+            "--log-format",
+        ] {
+            assert!(all.contains(flag), "{flag} is missing in:\n{all}");
+        }
+        assert!(!all.contains("xyz"), "a secret must not be repeated:\n{all}");
+    }
+
+    #[test]
+    fn no_worker_and_the_same_worker_twice_are_mistakes() {
+        assert_eq!(sentences("gateway run").len(), 1);
+        assert_eq!(sentences("gateway run --workers a:1,a:1").len(), 1);
+    }
+}

@@ -1,0 +1,169 @@
+//! The browser listener: HTTP/1.1, the upgrade at `/ws`, and files for everything else.
+
+use std::convert::Infallible;
+use std::rc::Rc;
+use std::time::Duration;
+
+use hyper::body::Incoming;
+use hyper::header::{
+    CONNECTION, HeaderName, HeaderValue, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_KEY,
+    SEC_WEBSOCKET_VERSION, SET_COOKIE, UPGRADE,
+};
+use hyper::service::service_fn;
+use hyper::{HeaderMap, Method, Request, StatusCode};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::net::{TcpListener, TcpStream};
+use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
+
+use crate::Shared;
+use crate::browser::{self, Attached};
+use crate::channel::{Channel, Standing};
+use crate::identify::{Chosen, Random, choose};
+use crate::pages::{Page, text};
+
+/// How long a browser may take to send its request's head.
+const HEAD_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// How long the answer to an upgrade waits for the worker, so that it can name it.
+const ATTACH_TIMEOUT: Duration = Duration::from_secs(1);
+
+const SESSION: HeaderName = HeaderName::from_static("x-single-state-session");
+const WORKER: HeaderName = HeaderName::from_static("x-single-state-worker");
+
+/// Accepts browsers for ever.
+pub(crate) async fn accept(listener: &TcpListener, shared: &Rc<Shared>) {
+    loop {
+        match listener.accept().await {
+            Ok((socket, _)) => {
+                tokio::task::spawn_local(serve(socket, shared.clone()));
+            }
+            Err(error) => {
+                // Out of descriptors, mostly: wait for some to come back.
+                tracing::warn!(%error, "accept a browser");
+                tokio::time::sleep(Duration::from_millis(100)).await;
+            }
+        }
+    }
+}
+
+async fn serve(socket: TcpStream, shared: Rc<Shared>) {
+    if socket.set_nodelay(true).is_err() {
+        return;
+    }
+    let service = service_fn(move |request| {
+        let shared = shared.clone();
+        async move { Ok::<_, Infallible>(answer(request, &shared).await) }
+    });
+    // A browser that goes away in the middle is no concern of ours.
+    let _ = hyper::server::conn::http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEAD_TIMEOUT)
+        .serve_connection(TokioIo::new(socket), service)
+        .with_upgrades()
+        .await;
+}
+
+async fn answer(request: Request<Incoming>, shared: &Rc<Shared>) -> Page {
+    if request.uri().path() != "/ws" {
+        return shared.pages.serve(request).await;
+    }
+    match upgrade(request, shared).await {
+        Ok(page) => page,
+        Err((status, sentence)) => {
+            shared.metrics.refused(status.as_u16());
+            let mut page = text(status, sentence);
+            if status == StatusCode::UPGRADE_REQUIRED {
+                page.headers_mut().insert(UPGRADE, HeaderValue::from_static("websocket"));
+                page.headers_mut().insert(SEC_WEBSOCKET_VERSION, HeaderValue::from_static("13"));
+            }
+            page
+        }
+    }
+}
+
+/// Attaches the browser's channel and answers with 101, naming session and worker.
+async fn upgrade(
+    mut request: Request<Incoming>,
+    shared: &Rc<Shared>,
+) -> Result<Page, (StatusCode, &'static str)> {
+    let accept = check_handshake(&request)?;
+    let random = Random::draw()
+        .map_err(|_| (StatusCode::SERVICE_UNAVAILABLE, "no random numbers to be had\n"))?;
+    let not_an_id = "a session id has 1 to 64 characters of A-Z, a-z, 0-9, _ and -\n";
+    let Chosen { session, fresh, cookie } =
+        choose(request.uri().query(), request.headers(), random)
+            .map_err(|_| (StatusCode::BAD_REQUEST, not_an_id))?;
+    let channel = random.channel().map_err(|_| (StatusCode::BAD_REQUEST, not_an_id))?;
+    let worker = shared
+        .router
+        .owner(&session)
+        .ok_or((StatusCode::SERVICE_UNAVAILABLE, "there are no workers\n"))?;
+
+    let metrics = shared.metrics.clone();
+    let channel =
+        Channel::plain(session.clone(), channel, random.connection(), fresh, metrics.clone());
+    shared.sockets.add(&channel);
+    let index = worker.index();
+    let attached = Attached::new(channel, worker, metrics);
+    // A worker that is away is named all the same; the browser waits with an open socket.
+    let _ = tokio::time::timeout(ATTACH_TIMEOUT, settled(attached.channel())).await;
+
+    let upgrade = hyper::upgrade::on(&mut request);
+    let limits = shared.limits;
+    tokio::task::spawn_local(async move {
+        // A browser that hangs up before its upgrade drops the channel with this task.
+        if let Ok(upgraded) = upgrade.await {
+            browser::serve(upgraded, attached, limits).await;
+        }
+    });
+    let mut page = text(StatusCode::SWITCHING_PROTOCOLS, "");
+    let headers = page.headers_mut();
+    headers.clear();
+    headers.insert(UPGRADE, HeaderValue::from_static("websocket"));
+    headers.insert(CONNECTION, HeaderValue::from_static("Upgrade"));
+    headers.insert(SEC_WEBSOCKET_ACCEPT, accept);
+    headers.insert(WORKER, HeaderValue::from(index.0));
+    insert_text(headers, SESSION, session.as_str());
+    if let Some(cookie) = cookie {
+        insert_text(headers, SET_COOKIE, &cookie);
+    }
+    Ok(page)
+}
+
+/// Ids and cookies are made of characters that headers allow.
+fn insert_text(headers: &mut HeaderMap, name: HeaderName, value: &str) {
+    if let Ok(value) = HeaderValue::from_str(value) {
+        headers.insert(name, value);
+    }
+}
+
+/// Waits until a worker has the channel, or refused it for good.
+async fn settled(channel: &Channel) {
+    while channel.standing() == Standing::Waiting {
+        channel.changed().await;
+    }
+}
+
+/// Checks that this is a websocket handshake (RFC 6455, 4.2.1); its `Sec-WebSocket-Accept`.
+fn check_handshake(request: &Request<Incoming>) -> Result<HeaderValue, (StatusCode, &'static str)> {
+    let headers = request.headers();
+    let has = |name: HeaderName, token: &str| {
+        let values = headers.get_all(name).into_iter().filter_map(|value| value.to_str().ok());
+        values.flat_map(|value| value.split(',')).any(|v| v.trim().eq_ignore_ascii_case(token))
+    };
+    if request.method() != Method::GET {
+        return Err((StatusCode::METHOD_NOT_ALLOWED, "a websocket begins with GET\n"));
+    }
+    if !has(UPGRADE, "websocket") || !has(CONNECTION, "upgrade") {
+        return Err((StatusCode::UPGRADE_REQUIRED, "open this address as a websocket\n"));
+    }
+    if !has(SEC_WEBSOCKET_VERSION, "13") {
+        return Err((StatusCode::UPGRADE_REQUIRED, "only websocket version 13\n"));
+    }
+    let no_key = (StatusCode::BAD_REQUEST, "Sec-WebSocket-Key must be 16 bytes as base64\n");
+    let key = headers.get(SEC_WEBSOCKET_KEY).ok_or(no_key)?.as_bytes();
+    if key.len() != 24 || !key.ends_with(b"==") {
+        return Err(no_key);
+    }
+    HeaderValue::from_str(&derive_accept_key(key)).map_err(|_| no_key)
+}

@@ -1,0 +1,82 @@
+//! What the gateway counts. Names are part of the contract with dashboards.
+
+use prometheus_client::encoding::EncodeLabelSet;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::registry::Registry;
+use single_state_node::metrics::{LinkMetrics, registry, render};
+
+/// Metrics of one gateway.
+#[derive(Debug)]
+pub(crate) struct Metrics {
+    registry: Registry,
+    pub(crate) link: LinkMetrics,
+    pub(crate) connections: Gauge,
+    pub(crate) parked: Gauge,
+    pub(crate) generation: Gauge,
+    pub(crate) links_up: Gauge,
+    pub(crate) messages_in: Counter,
+    pub(crate) messages_out: Counter,
+    pub(crate) bytes_in: Counter,
+    pub(crate) bytes_out: Counter,
+    closed: Family<Code, Counter>,
+    refused: Family<Code, Counter>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Code {
+    code: u16,
+}
+
+impl Metrics {
+    pub(crate) fn new() -> Self {
+        let mut registry = registry();
+        let metrics = Self {
+            link: LinkMetrics::register(&mut registry),
+            connections: Gauge::default(),
+            parked: Gauge::default(),
+            generation: Gauge::default(),
+            links_up: Gauge::default(),
+            messages_in: Counter::default(),
+            messages_out: Counter::default(),
+            bytes_in: Counter::default(),
+            bytes_out: Counter::default(),
+            closed: Family::default(),
+            refused: Family::default(),
+            registry,
+        };
+        metrics.register()
+    }
+
+    fn register(mut self) -> Self {
+        let registry = &mut self.registry;
+        let r = |r: &mut Registry, name, help, gauge: &Gauge| r.register(name, help, gauge.clone());
+        r(registry, "connections", "Browser sockets that are open", &self.connections);
+        r(registry, "parked", "Channels that wait for a worker", &self.parked);
+        r(registry, "generation", "Generation of the topology", &self.generation);
+        r(registry, "links_up", "Workers with which a link is up", &self.links_up);
+        let c = |r: &mut Registry, name, help, c: &Counter| r.register(name, help, c.clone());
+        c(registry, "messages_in", "Messages from browsers", &self.messages_in);
+        c(registry, "messages_out", "Messages to browsers", &self.messages_out);
+        c(registry, "bytes_in", "Bytes of messages from browsers", &self.bytes_in);
+        c(registry, "bytes_out", "Bytes of messages to browsers", &self.bytes_out);
+        let closed = "Browser sockets that the gateway closed, by websocket close code";
+        registry.register("closed", closed, self.closed.clone());
+        let refused = "Upgrades that the gateway refused, by HTTP status";
+        registry.register("refused", refused, self.refused.clone());
+        self
+    }
+
+    pub(crate) fn closed(&self, code: u16) {
+        self.closed.get_or_create(&Code { code }).inc();
+    }
+
+    pub(crate) fn refused(&self, code: u16) {
+        self.refused.get_or_create(&Code { code }).inc();
+    }
+
+    pub(crate) fn render(&self) -> String {
+        render(&self.registry)
+    }
+}

@@ -1,0 +1,100 @@
+#!/usr/bin/env bash
+# Gets a fresh Debian or Ubuntu machine with Rust ready for `make demo` or `make test`.
+#
+#   tests/setup.sh demo   a C compiler is required (Rust links with it), Node and npm are wished for:
+#                         with them the gateway serves the demo page's modules itself, without them
+#                         the page loads them from a public CDN
+#   tests/setup.sh test   C compiler, Chromium, chromedriver, Node and npm are required
+#
+# Installs what is missing when run as root, else names the command. Does nothing when all is there.
+set -euo pipefail
+
+client="$(dirname "$0")/../gateway/client"
+
+say() { echo "setup: $*" >&2; }
+fail() { say "$*"; exit 1; }
+have() { command -v "$1" >/dev/null 2>&1; }
+
+# Programs are looked for, not packages: Ubuntu's `chromium` package is a stub for a snap, and a
+# browser from elsewhere is as good. The stub is a command that cannot run, so it is asked.
+have_browser() {
+  local name
+  for name in chromium chromium-browser google-chrome; do
+    if have "$name" && "$name" --version >/dev/null 2>&1; then return 0; fi
+  done
+  return 1
+}
+
+# The Debian packages whose programs are missing for the set $1, one a line.
+missing_packages() {
+  have cc || echo build-essential
+  have node || echo nodejs
+  have npm || echo npm
+  [ "$1" = test ] || return 0
+  have_browser || echo chromium
+  have chromedriver || echo chromium-driver
+}
+
+# Installs the packages given; fails when it may not or cannot.
+install_packages() {
+  if ! have apt-get; then
+    say "missing: $*; install them with this system's package manager"
+    return 1
+  fi
+  if [ "$(id -u)" != 0 ]; then
+    say "missing: $*; to install them, run:"
+    say "  sudo apt-get update && sudo apt-get install -y --no-install-recommends $*"
+    return 1
+  fi
+  say "installing $*"
+  export DEBIAN_FRONTEND=noninteractive
+  apt-get update -q && apt-get install -y -q --no-install-recommends "$@"
+} </dev/null >&2
+
+# Fetches the pinned npm packages, unless the last fetch was of this very lock file and set.
+fetch_modules() {
+  local stamp="$client/node_modules/.setup-$1" options=(--loglevel=error)
+  # The demo can do without, so it neither waits long nor shows more than the one line that follows.
+  [ "$1" = test ] ||
+    options=(--omit=dev --loglevel=silent --fetch-retries=0 --fetch-timeout=20000)
+  if [ "$stamp" -nt "$client/package-lock.json" ]; then return 0; fi
+  # What tests need contains what the demo needs; `npm ci` would throw it away.
+  if [ "$client/node_modules/.setup-test" -nt "$client/package-lock.json" ]; then return 0; fi
+  say "fetching the client's npm packages"
+  (cd "$client" && npm ci --no-audit --no-fund "${options[@]}") </dev/null >&2 &&
+    touch "$stamp"
+}
+
+set_up_demo() {
+  local missing
+  mapfile -t missing < <(missing_packages demo)
+  if [ "${#missing[@]}" -gt 0 ]; then install_packages "${missing[@]}" || true; fi
+  have cc || fail "the build needs a C compiler"
+  if ! have node || ! have npm; then
+    say "going on without npm: the demo page will load its modules from a public CDN"
+  elif ! fetch_modules demo; then
+    say "npm could not fetch the demo page's modules; the page will load them from a public CDN"
+  fi
+}
+
+set_up_test() {
+  local missing
+  mapfile -t missing < <(missing_packages test)
+  if [ "${#missing[@]}" -gt 0 ]; then
+    install_packages "${missing[@]}" || fail "the tests need ${missing[*]}"
+  fi
+  have_browser || fail "no Chromium that runs (Ubuntu's package is a snap stub):" \
+    "install Google Chrome or a real chromium, with its chromedriver"
+  node -e 'process.exit(parseInt(process.versions.node) >= 18 ? 0 : 1)' ||
+    fail "the client's tests need Node 18 or later; this is $(node --version)"
+  fetch_modules test || fail "npm could not fetch what gateway/client needs: is its registry reachable?"
+}
+
+case "${1-}" in
+  demo) set_up_demo ;;
+  test) set_up_test ;;
+  *)
+    echo "usage: $0 demo|test" >&2
+    exit 64
+    ;;
+esac

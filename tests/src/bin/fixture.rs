@@ -1,0 +1,82 @@
+//! An app with what scenarios need and no app should have: handlers that wait, compute and fail.
+
+use std::process::ExitCode;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+use serde_json::json;
+use single_state_worker::{App, Bytes, Context, Result, Session};
+
+#[derive(Default, Serialize, Deserialize)]
+struct Fixture {
+    items: Vec<u64>,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(tag = "tag", rename_all = "snake_case")]
+enum Message {
+    /// Answers at once.
+    Ping,
+    /// Awaits, then answers.
+    Wait { seconds: u64 },
+    /// Keeps a CPU busy on the compute pool, then answers.
+    Compute { seconds: u64 },
+    /// Adds a number to the list and tells the whole list's length.
+    Append { n: u64 },
+    /// Tells the list.
+    List,
+    /// Sends so many events of so many bytes.
+    Burst { events: u64, bytes: usize },
+    /// Panics.
+    Panic,
+    /// Ends the session.
+    End,
+}
+
+impl Session for Fixture {
+    type Message = Message;
+
+    async fn handle(&mut self, message: Message, ctx: &mut Context) -> Result<()> {
+        match message {
+            Message::Ping => ctx.send(&json!({"tag": "pong", "worker": ctx.worker_index()})),
+            Message::Wait { seconds } => {
+                tokio::time::sleep(Duration::from_secs(seconds)).await;
+                ctx.send(&json!({"tag": "waited"}))
+            }
+            Message::Compute { seconds } => {
+                ctx.compute(&mut (), move |()| {
+                    let began = std::time::Instant::now();
+                    while began.elapsed() < Duration::from_secs(seconds) {
+                        std::hint::spin_loop();
+                    }
+                })
+                .await;
+                ctx.send(&json!({"tag": "computed"}))
+            }
+            Message::Append { n } => {
+                self.items.push(n);
+                ctx.assign("length", &self.items.len())
+            }
+            Message::List => ctx.send(&json!({"tag": "list", "items": self.items})),
+            Message::Burst { events, bytes } => {
+                for n in 0..events {
+                    ctx.send(&json!({"tag": "event", "n": n, "padding": "x".repeat(bytes)}))?;
+                }
+                Ok(())
+            }
+            Message::Panic => panic!("asked to"),
+            Message::End => {
+                ctx.end();
+                Ok(())
+            }
+        }
+    }
+
+    async fn binary(&mut self, bytes: Bytes, ctx: &mut Context) -> Result<()> {
+        ctx.send_binary(bytes)
+    }
+}
+
+fn main() -> ExitCode {
+    App::default().run::<Fixture>()
+}

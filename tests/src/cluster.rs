@@ -1,0 +1,236 @@
+//! A gateway and its workers as processes of their own, on free ports.
+
+use std::path::PathBuf;
+
+use anyhow::{Context, Result, bail};
+use serde_json::Value;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::process::Command;
+
+use crate::process::{Process, program};
+use crate::{DEADLINE, siphash};
+
+/// The key that all clusters of tests place sessions with.
+pub const PLACEMENT_KEY: [u8; 16] = *b"tests place thus";
+
+/// What to start.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// How many workers.
+    pub workers: usize,
+    /// Their program: the demo's worker, or another app.
+    pub worker: PathBuf,
+    /// Further flags of the gateway.
+    pub gateway_flags: Vec<String>,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self { workers: 3, worker: program("worker"), gateway_flags: Vec::new() }
+    }
+}
+
+impl Options {
+    /// The app that the tests have to themselves: `tests/src/bin/fixture.rs`.
+    pub fn fixture() -> Self {
+        Self { worker: program("fixture"), ..Self::default() }
+    }
+
+    /// Adds a flag of the gateway and its value.
+    #[must_use]
+    pub fn gateway_flag(mut self, flag: &str, value: &str) -> Self {
+        self.gateway_flags.extend([flag.to_owned(), value.to_owned()]);
+        self
+    }
+}
+
+/// A running cluster; all of it is killed when dropped.
+#[derive(Debug)]
+pub struct Cluster {
+    /// The gateway.
+    pub gateway: Node,
+    /// The workers by index.
+    pub workers: Vec<Node>,
+    options: Options,
+}
+
+/// One process of a cluster and where it listens.
+#[derive(Debug)]
+pub struct Node {
+    /// The process.
+    pub process: Process,
+    /// Where browsers or gateways connect.
+    pub address: String,
+    /// Where operators look.
+    pub admin: String,
+}
+
+impl Cluster {
+    /// Starts all processes and waits until the gateway has reached every worker.
+    pub async fn start(options: Options) -> Result<Self> {
+        let mut workers = Vec::new();
+        for index in 0..options.workers {
+            workers.push(start_worker(&options, index, "127.0.0.1:0").await?);
+        }
+        let addresses: Vec<_> = workers.iter().map(|worker| worker.address.clone()).collect();
+        let mut command = Command::new(program("gateway"));
+        command
+            .args(["run", "--listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0"])
+            .args(["--unsigned-sessions", "--log-format", "json"])
+            .args(["--placement-key", &hex(&PLACEMENT_KEY)])
+            .args(["--workers", &addresses.join(",")])
+            .args(&options.gateway_flags);
+        let gateway = start_node("gateway", command, "gateway listens").await?;
+        let cluster = Self { gateway, workers, options };
+        for index in 0..cluster.workers.len() {
+            cluster.wait_for_worker(index, "up").await?;
+        }
+        Ok(cluster)
+    }
+
+    /// Where browsers connect, with a query such as `?session=a` or nothing.
+    pub fn url(&self, query: &str) -> String {
+        format!("ws://{}/ws{query}", self.gateway.address)
+    }
+
+    /// Index of the worker to which `session` belongs, by the tests' own arithmetic.
+    pub fn owner(&self, session: &str) -> usize {
+        let hash = siphash::siphash24(&PLACEMENT_KEY, session.as_bytes());
+        (hash % self.workers.len() as u64) as usize
+    }
+
+    /// An id of a session that belongs to the worker at `index`.
+    pub fn session_on(&self, index: usize, name: &str) -> String {
+        let ids = (0..).map(|i| format!("{name}-{i}"));
+        ids.into_iter().find(|id| self.owner(id) == index).expect("some id hashes there")
+    }
+
+    /// Kills a worker as a crash would.
+    pub async fn kill_worker(&mut self, index: usize) -> Result<()> {
+        self.workers[index].process.kill().await
+    }
+
+    /// Starts a worker again at its address, and waits until the gateway has it.
+    pub async fn restart_worker(&mut self, index: usize) -> Result<()> {
+        let address = self.workers[index].address.clone();
+        self.workers[index] = start_worker(&self.options, index, &address).await?;
+        self.wait_for_worker(index, "up").await
+    }
+
+    /// Waits until the gateway calls a worker `up` or `down`.
+    pub async fn wait_for_worker(&self, index: usize, state: &str) -> Result<()> {
+        self.wait_for_status(|status| status["workers"][index]["state"] == state).await
+    }
+
+    /// Waits until the gateway's status fulfils a condition.
+    pub async fn wait_for_status(&self, condition: impl Fn(&Value) -> bool) -> Result<()> {
+        poll(async || self.gateway.status().await, condition).await
+    }
+
+    /// Waits until a worker's status fulfils a condition.
+    pub async fn wait_for_worker_status(
+        &self,
+        index: usize,
+        condition: impl Fn(&Value) -> bool,
+    ) -> Result<()> {
+        poll(async || self.workers[index].status().await, condition).await
+    }
+
+    /// Waits until a metric of the gateway fulfils a condition.
+    pub async fn wait_for_metric(&self, name: &str, condition: impl Fn(f64) -> bool) -> Result<()> {
+        poll(async || self.gateway.metric(name).await, |value| condition(*value)).await
+    }
+}
+
+/// Looks again and again until a condition is fulfilled.
+async fn poll<T: std::fmt::Debug>(
+    look: impl AsyncFn() -> Result<T>,
+    condition: impl Fn(&T) -> bool,
+) -> Result<()> {
+    let began = std::time::Instant::now();
+    loop {
+        let seen = look().await?;
+        if condition(&seen) {
+            return Ok(());
+        }
+        if began.elapsed() > DEADLINE {
+            bail!("it stays {seen:?}");
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+    }
+}
+
+impl Node {
+    /// Its `/status`.
+    pub async fn status(&self) -> Result<Value> {
+        let (status, body) = self.admin_get("/status").await?;
+        if status != 200 {
+            bail!("/status answers {status}: {body}");
+        }
+        Ok(serde_json::from_str(&body)?)
+    }
+
+    /// The value of a metric without labels.
+    pub async fn metric(&self, name: &str) -> Result<f64> {
+        let (_, body) = self.admin_get("/metrics").await?;
+        let line = body.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+        line.with_context(|| format!("no {name} in:\n{body}"))?.parse().context("read a metric")
+    }
+
+    /// Status and body of a path of its admin listener.
+    pub async fn admin_get(&self, path: &str) -> Result<(u16, String)> {
+        http_get(&self.admin, path).await
+    }
+
+    /// Status and body of a path of its listener for browsers.
+    pub async fn get(&self, path: &str) -> Result<(u16, String)> {
+        http_get(&self.address, path).await
+    }
+}
+
+async fn start_worker(options: &Options, index: usize, address: &str) -> Result<Node> {
+    let mut command = Command::new(&options.worker);
+    command.args(["--index", &index.to_string(), "--listen", address]).args([
+        "--admin-listen",
+        "127.0.0.1:0",
+        "--store",
+        "memory:",
+        "--log-format",
+        "json",
+    ]);
+    start_node(&format!("worker {index}"), command, "worker listens").await
+}
+
+async fn start_node(name: &str, command: Command, message: &str) -> Result<Node> {
+    let process = Process::spawn(name, command)?;
+    let line = process.wait_for_message(message).await?;
+    let address = |field: &str| line[field].as_str().map(str::to_owned).context("no address");
+    let (address, admin) = (address("listen")?, address("admin_listen")?);
+    Ok(Node { process, address, admin })
+}
+
+/// A request of one line and its whole answer.
+pub async fn http_get(address: &str, path: &str) -> Result<(u16, String)> {
+    let request = format!("GET {path} HTTP/1.1\r\nhost: {address}\r\nconnection: close\r\n\r\n");
+    let answer = http(address, &request).await?;
+    let (head, body) = answer.split_once("\r\n\r\n").context("an answer without a head")?;
+    let status = head.split(' ').nth(1).context("an answer without a status")?.parse()?;
+    Ok((status, body.to_owned()))
+}
+
+/// Sends `request` as it stands and returns what comes until the other side hangs up.
+pub async fn http(address: &str, request: &str) -> Result<String> {
+    let exchange = async {
+        let mut stream = TcpStream::connect(address).await?;
+        stream.write_all(request.as_bytes()).await?;
+        let mut answer = Vec::new();
+        stream.read_to_end(&mut answer).await?;
+        Ok(String::from_utf8_lossy(&answer).into_owned())
+    };
+    tokio::time::timeout(DEADLINE, exchange).await.context("no end of an HTTP answer")?
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}

@@ -1,0 +1,14 @@
+//! Clusters of real processes, and what drives them: the harness of the scenarios in `tests/tests`.
+//!
+//! Nothing here sleeps for a while and hopes: everything waits for a condition, up to a deadline.
+
+pub mod browser;
+pub mod chromium;
+pub mod cluster;
+pub mod process;
+pub mod siphash;
+
+use std::time::Duration;
+
+/// How long anything may take that is about to happen. Far longer than it takes on a busy machine.
+pub const DEADLINE: Duration = Duration::from_secs(60);

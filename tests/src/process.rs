@@ -1,0 +1,138 @@
+//! One child process: its log lines as they come, its memory, its end.
+
+use std::path::{Path, PathBuf};
+use std::process::{ExitStatus, Stdio};
+use std::sync::{Arc, Mutex};
+
+use anyhow::{Context, Result, bail};
+use serde_json::Value;
+use tokio::io::{AsyncBufReadExt, AsyncRead, BufReader};
+use tokio::process::{Child, Command};
+use tokio::sync::watch;
+
+use crate::DEADLINE;
+
+/// A running process; killed when dropped.
+#[derive(Debug)]
+pub struct Process {
+    child: Child,
+    name: String,
+    lines: Lines,
+}
+
+/// What a process has printed, and news of more.
+#[derive(Debug, Clone)]
+struct Lines {
+    printed: Arc<Mutex<Vec<String>>>,
+    count: watch::Sender<usize>,
+}
+
+/// A program of this workspace, where cargo has built it beside the test that runs.
+pub fn program(name: &str) -> PathBuf {
+    let test = std::env::current_exe().expect("a test knows its own program");
+    let folder = test.ancestors().find(|folder| folder.ends_with("deps")).and_then(Path::parent);
+    folder.expect("tests run from cargo's folder").join(name)
+}
+
+impl Process {
+    /// Starts `command`; its output is kept and its log level is what the environment says.
+    pub fn spawn(name: &str, mut command: Command) -> Result<Self> {
+        let mut child = command
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .kill_on_drop(true)
+            .spawn()
+            .with_context(|| format!("start {name}: is it built? {command:?}"))?;
+        let lines = Lines { printed: Arc::default(), count: watch::Sender::new(0) };
+        if let Some(stdout) = child.stdout.take() {
+            tokio::spawn(lines.clone().read(stdout));
+        }
+        if let Some(stderr) = child.stderr.take() {
+            tokio::spawn(lines.clone().read(stderr));
+        }
+        Ok(Self { child, name: name.to_owned(), lines })
+    }
+
+    /// The operating system's number; `None` when it has ended.
+    pub fn id(&self) -> Option<u32> {
+        self.child.id()
+    }
+
+    /// Everything printed so far.
+    pub fn output(&self) -> String {
+        self.lines.printed.lock().expect("no printer panics").join("\n")
+    }
+
+    /// Waits for a line for which `find` returns something.
+    pub async fn wait_for_line<T>(&self, find: impl Fn(&str) -> Option<T>) -> Result<T> {
+        let mut count = self.lines.count.subscribe();
+        let search = async {
+            let mut seen = 0;
+            loop {
+                let lines: Vec<String> = {
+                    let printed = self.lines.printed.lock().expect("no printer panics");
+                    printed[seen..].to_vec()
+                };
+                seen += lines.len();
+                if let Some(found) = lines.iter().find_map(|line| find(line)) {
+                    return found;
+                }
+                // The sender lives as long as this process.
+                let _ = count.wait_for(|count| *count > seen).await;
+            }
+        };
+        match tokio::time::timeout(DEADLINE, search).await {
+            Ok(found) => Ok(found),
+            Err(_) => bail!("{} did not print what was expected:\n{}", self.name, self.output()),
+        }
+    }
+
+    /// Waits for a JSON log line with this message.
+    pub async fn wait_for_message(&self, message: &str) -> Result<Value> {
+        self.wait_for_line(|line| {
+            let line: Value = serde_json::from_str(line).ok()?;
+            (line["message"] == message).then_some(line)
+        })
+        .await
+    }
+
+    /// Sends a signal, such as `TERM`, `STOP`, `CONT`.
+    pub fn signal(&self, signal: &str) -> Result<()> {
+        let id = self.id().context("the process has ended")?.to_string();
+        let sent = std::process::Command::new("kill").args(["-s", signal, &id]).status()?;
+        if sent.success() { Ok(()) } else { bail!("kill -s {signal} {id}: {sent}") }
+    }
+
+    /// Ends it at once, as a crash would, and waits until it is gone.
+    pub async fn kill(&mut self) -> Result<()> {
+        Ok(self.child.kill().await?)
+    }
+
+    /// Waits until it has ended by itself.
+    pub async fn wait(&mut self) -> Result<ExitStatus> {
+        match tokio::time::timeout(DEADLINE, self.child.wait()).await {
+            Ok(status) => Ok(status?),
+            Err(_) => bail!("{} does not end:\n{}", self.name, self.output()),
+        }
+    }
+
+    /// Memory that it holds now, in KiB.
+    pub fn resident_kib(&self) -> Result<u64> {
+        let id = self.id().context("the process has ended")?;
+        let status = std::fs::read_to_string(format!("/proc/{id}/status"))?;
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+        let kib = line.and_then(|line| line.split_whitespace().next());
+        kib.context("no VmRSS")?.parse().context("read VmRSS")
+    }
+}
+
+impl Lines {
+    async fn read(self, from: impl AsyncRead + Unpin) {
+        let mut lines = BufReader::new(from).lines();
+        while let Ok(Some(line)) = lines.next_line().await {
+            self.printed.lock().expect("no printer panics").push(line);
+            self.count.send_modify(|count| *count += 1);
+        }
+    }
+}

@@ -1,0 +1,205 @@
+//! One session in memory: mailbox, output log and channels, shared by its coroutine and by the
+//! links of one thread. Knows no app types and no sockets.
+//!
+//! Inputs go from a channel into the mailbox; what the mailbox cannot take waits at its channel,
+//! bounded by the credit of its stream. Outputs go into the log and from there to each channel as
+//! far as its stream takes them.
+
+mod attachment;
+mod state;
+#[cfg(test)]
+mod tests;
+
+use std::cell::RefCell;
+use std::rc::{Rc, Weak};
+use std::task::{Context, Poll};
+
+use bytes::Bytes;
+use single_state_proto::channel::Input;
+use single_state_proto::frame::{CloseCode, Durability, Open, Opened, Refused, ResetCode};
+use single_state_proto::id::{ChannelId, Epoch, InputNumber, Revision, SessionId};
+use single_state_proto::limits::WINDOW;
+
+pub(crate) use self::attachment::Attachment;
+use self::state::State;
+use crate::output::{Cursor, OutputLog};
+
+/// Messages of spawned work that wait for the session; who posts more waits.
+const MAX_POSTS: usize = 256;
+
+/// The connection of an attached channel, as its session sees it.
+pub(crate) trait Tab {
+    /// The channel is attached; what comes from its client goes to `attachment`.
+    fn opened(&self, opened: Opened, attachment: Attachment);
+    /// It is not.
+    fn refused(&self, refused: Refused);
+    /// Takes an output, or returns `false` and calls [`Attachment::writable`] when it can again.
+    fn send(&self, revision: Revision, binary: bool, body: &Bytes) -> bool;
+    /// Inputs up to this one are applied for good.
+    fn acked(&self, number: InputNumber);
+    /// An input of so many bytes has left the stream's buffer.
+    fn consumed(&self, length: usize);
+    /// The session ends the stream.
+    fn closed(&self, code: CloseCode);
+    /// The session cannot serve the channel from where it is; its client needs a new full picture.
+    fn reset(&self, code: ResetCode);
+}
+
+/// What a session has to do next.
+#[derive(Debug)]
+pub(crate) enum Work {
+    /// A channel was attached: the app's hook runs.
+    Attached,
+    /// A channel's input.
+    Input(ChannelKey, Input),
+    /// A message that spawned work has posted, with its number.
+    Post(u64, Bytes),
+    /// The session leaves memory.
+    Stop,
+}
+
+/// Names a channel within its session for as long as the session is in memory.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct ChannelKey(u32);
+
+/// A session in memory.
+pub(crate) struct Resident {
+    pub(crate) id: SessionId,
+    pub(crate) epoch: Epoch,
+    state: RefCell<State>,
+}
+
+impl Resident {
+    pub(crate) fn new(id: SessionId, epoch: Epoch) -> Rc<Self> {
+        Rc::new(Self { id, epoch, state: RefCell::new(State::new()) })
+    }
+
+    // --- channels -------------------------------------------------------------------------------
+
+    /// Attaches a channel by the rules of R1: the newest pair of attach and connection has it.
+    pub(crate) fn attach(self: &Rc<Self>, open: &Open, tab: Rc<dyn Tab>) {
+        let mut state = self.state.borrow_mut();
+        let key = match state.admit(open) {
+            Ok(key) => key,
+            Err(refused) => return tab.refused(refused),
+        };
+        state.last_serial += 1;
+        let serial = state.last_serial;
+        let State { log, channels, .. } = &mut *state;
+        let Some(channel) = channels.iter_mut().find(|channel| channel.key == key) else { return };
+        let seen = open.seen.filter(|(epoch, seen)| *epoch == self.epoch && log.can_resume(*seen));
+        if let Some((_, seen)) = seen {
+            channel.cursor = Cursor { sent: seen, events_after: seen };
+            channel.taken = seen;
+        } else {
+            channel.cursor = Cursor { sent: Revision(0), events_after: channel.taken };
+        }
+        if let Some((_, older)) = channel.tab.replace((serial, tab.clone())) {
+            older.closed(CloseCode::Superseded);
+        }
+        let opened = Opened {
+            epoch: self.epoch,
+            applied: channel.applied,
+            revision: log.revision(),
+            resumed: seen.is_some(),
+            window: WINDOW,
+            durability: Durability::Memory,
+        };
+        tab.opened(opened, Attachment { resident: self.clone(), channel: key, serial });
+        state.attached += 1;
+        state.pump(key);
+        state.wake();
+    }
+
+    /// Number of channels with a connection.
+    pub(crate) fn tabs(&self) -> usize {
+        self.state.borrow().channels.iter().filter(|channel| channel.tab.is_some()).count()
+    }
+
+    // --- the coroutine's side -------------------------------------------------------------------
+
+    /// What to do next; registers the coroutine to be woken when there is nothing.
+    pub(crate) fn poll_work(&self, context: &mut Context<'_>) -> Poll<Work> {
+        let mut state = self.state.borrow_mut();
+        match state.next_work() {
+            Some(work) => Poll::Ready(work),
+            None => {
+                state.coroutine = Some(context.waker().clone());
+                Poll::Pending
+            }
+        }
+    }
+
+    /// A handler begins: what it sends belongs together.
+    pub(crate) fn begin_call(&self) {
+        let mut state = self.state.borrow_mut();
+        state.call = state.log.revision();
+    }
+
+    /// A handler has returned: channels that cannot keep up with events start over.
+    pub(crate) fn end_call(&self) {
+        let mut state = self.state.borrow_mut();
+        state.trim();
+        if let Some(lost) = state.log.overflow(state.call) {
+            state.reset_laggards(lost);
+            state.log.trim(lost);
+        }
+    }
+
+    /// An input's number is consumed, whether its handler succeeded or not.
+    pub(crate) fn applied(&self, key: ChannelKey, number: InputNumber) {
+        if let Some(channel) = self.state.borrow_mut().channel(key) {
+            channel.applied = Some(number);
+            channel.ack_due = true;
+        }
+    }
+
+    /// Sends to all channels what the log has for them.
+    pub(crate) fn pump_all(&self) {
+        let mut state = self.state.borrow_mut();
+        for i in 0..state.channels.len() {
+            let key = state.channels[i].key;
+            state.pump(key);
+        }
+    }
+
+    /// The id that a channel's client chose; `None` when the channel is over.
+    pub(crate) fn channel_id(&self, key: ChannelKey) -> Option<ChannelId> {
+        self.state.borrow_mut().channel(key).map(|channel| channel.id.clone())
+    }
+
+    /// Changes the output log.
+    pub(crate) fn with_log<R>(&self, action: impl FnOnce(&mut OutputLog) -> R) -> R {
+        action(&mut self.state.borrow_mut().log)
+    }
+
+    /// The session has done something that cannot be repeated from nothing.
+    pub(crate) fn touch(&self) {
+        self.state.borrow_mut().touched = true;
+    }
+
+    /// The app has ended the session: all its channels are closed.
+    pub(crate) fn close_channels(&self, code: CloseCode) {
+        let channels = std::mem::take(&mut self.state.borrow_mut().channels);
+        for (_, tab) in channels.into_iter().filter_map(|channel| channel.tab) {
+            tab.closed(code);
+        }
+    }
+
+    // --- spawned work's side --------------------------------------------------------------------
+
+    /// Takes a message for the session, or registers the poster to be woken when there is room.
+    pub(crate) fn poll_post(&self, message: &Bytes, context: &mut Context<'_>) -> Poll<()> {
+        let mut state = self.state.borrow_mut();
+        if state.posts.len() >= MAX_POSTS {
+            state.posters.push(context.waker().clone());
+            return Poll::Pending;
+        }
+        state.posts.push_back(message.clone());
+        state.wake();
+        Poll::Ready(())
+    }
+}
+
+/// Reaches the session from work beside it, for as long as it is in memory.
+pub(crate) type WeakResident = Weak<Resident>;

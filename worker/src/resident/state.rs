@@ -1,0 +1,237 @@
+//! What a resident session keeps beside the app's state, and the rules for it: who may attach, in
+//! which order work is done, what each channel is sent and what is kept for it.
+
+use std::collections::VecDeque;
+use std::rc::Rc;
+use std::task::Waker;
+use std::time::Duration;
+
+use bytes::Bytes;
+use single_state_proto::channel::{Input, SessionHalf, Verdict};
+use single_state_proto::frame::{CloseCode, Open, Refused, ResetCode};
+use single_state_proto::id::{Attach, ChannelId, ConnectionId, InputNumber, Revision};
+use single_state_proto::limits::{MAILBOX, MAX_CHANNELS};
+use tokio::time::Instant;
+
+use super::{ChannelKey, Tab, Work};
+use crate::output::{Cursor, OutputLog};
+
+/// Events are kept so long for a channel that is away (R12).
+const EVENTS_FOR_AWAY: Duration = Duration::from_secs(120);
+
+/// Everything of a resident session that is not its app's.
+pub(super) struct State {
+    pub(super) log: OutputLog,
+    /// Revision at which the handler that runs now began.
+    pub(super) call: Revision,
+    pub(super) channels: Vec<Channel>,
+    pub(super) last_key: u32,
+    pub(super) last_serial: u32,
+    pub(super) mailbox: VecDeque<(ChannelKey, Input)>,
+    pub(super) posts: VecDeque<Bytes>,
+    /// How many of them were handled.
+    pub(super) posted: u64,
+    pub(super) posters: Vec<Waker>,
+    /// Attached hooks that have not run.
+    pub(super) attached: usize,
+    /// Whether the next turn is the mailbox's, so that neither inputs nor posts starve.
+    pub(super) mailbox_first: bool,
+    pub(super) stopped: bool,
+    /// Whether the app has handled or planned something: an untouched session is not worth keeping.
+    pub(super) touched: bool,
+    pub(super) coroutine: Option<Waker>,
+}
+
+/// One client's conversation with the session.
+pub(super) struct Channel {
+    pub(super) key: ChannelKey,
+    pub(super) id: ChannelId,
+    pub(super) attach: Attach,
+    pub(super) connection: ConnectionId,
+    pub(super) half: SessionHalf,
+    /// Last input applied; the same as the half's last once the mailbox is empty.
+    pub(super) applied: Option<InputNumber>,
+    pub(super) ack_due: bool,
+    /// Inputs that the mailbox had no room for.
+    pub(super) waiting: VecDeque<Input>,
+    pub(super) cursor: Cursor,
+    /// Newest output that its client has taken.
+    pub(super) taken: Revision,
+    pub(super) tab: Option<(u32, Rc<dyn Tab>)>,
+    pub(super) away_since: Instant,
+}
+
+impl State {
+    pub(super) fn new() -> Self {
+        Self {
+            log: OutputLog::default(),
+            call: Revision(0),
+            channels: Vec::new(),
+            last_key: 0,
+            last_serial: 0,
+            mailbox: VecDeque::new(),
+            posts: VecDeque::new(),
+            posted: 0,
+            posters: Vec::new(),
+            attached: 0,
+            mailbox_first: true,
+            stopped: false,
+            touched: false,
+            coroutine: None,
+        }
+    }
+
+    pub(super) fn channel(&mut self, key: ChannelKey) -> Option<&mut Channel> {
+        self.channels.iter_mut().find(|channel| channel.key == key)
+    }
+
+    pub(super) fn wake(&mut self) {
+        if let Some(coroutine) = self.coroutine.take() {
+            coroutine.wake();
+        }
+    }
+
+    /// The channel that `open` may attach to, a new one if need be.
+    pub(super) fn admit(&mut self, open: &Open) -> Result<ChannelKey, Refused> {
+        if self.stopped {
+            return Err(Refused::Retry { after_ms: 50, owner: None });
+        }
+        if let Some(channel) = self.channels.iter_mut().find(|channel| channel.id == open.channel) {
+            let same = open.attach == channel.attach && open.connection == channel.connection;
+            if open.attach <= channel.attach && !same {
+                return Err(Refused::Superseded);
+            }
+            channel.attach = open.attach;
+            channel.connection = open.connection;
+            return Ok(channel.key);
+        }
+        if self.channels.len() >= MAX_CHANNELS {
+            let detached = self.channels.iter().enumerate().filter(|(_, c)| c.tab.is_none());
+            let longest_away = detached.min_by_key(|(_, c)| c.away_since).map(|(i, _)| i);
+            self.channels.remove(longest_away.ok_or(Refused::TooManyChannels)?);
+        }
+        self.last_key += 1;
+        let key = ChannelKey(self.last_key);
+        let half = SessionHalf::new(open.attach == Attach(1) && !open.recovered);
+        self.channels.push(Channel {
+            key,
+            id: open.channel.clone(),
+            attach: open.attach,
+            connection: open.connection,
+            half,
+            applied: half.last(),
+            ack_due: false,
+            waiting: VecDeque::new(),
+            cursor: Cursor::default(),
+            taken: self.log.revision(),
+            tab: None,
+            away_since: Instant::now(),
+        });
+        Ok(key)
+    }
+
+    pub(super) fn next_work(&mut self) -> Option<Work> {
+        if self.stopped {
+            return Some(Work::Stop);
+        }
+        if self.attached > 0 {
+            self.attached -= 1;
+            return Some(Work::Attached);
+        }
+        self.mailbox_first = !self.mailbox_first;
+        if self.mailbox_first {
+            self.next_input().or_else(|| self.next_post())
+        } else {
+            self.next_post().or_else(|| self.next_input())
+        }
+    }
+
+    pub(super) fn next_post(&mut self) -> Option<Work> {
+        let post = self.posts.pop_front()?;
+        self.posters.drain(..).for_each(Waker::wake);
+        self.posted += 1;
+        Some(Work::Post(self.posted, post))
+    }
+
+    pub(super) fn next_input(&mut self) -> Option<Work> {
+        let (key, input) = self.mailbox.pop_front()?;
+        self.touched = true;
+        // One leaves, one comes: from the channel that has waited, each in its turn.
+        if let Some(i) = self.channels.iter().position(|channel| !channel.waiting.is_empty()) {
+            let channel = &mut self.channels[i];
+            if let Some(input) = channel.waiting.pop_front() {
+                self.mailbox.push_back((channel.key, input));
+            }
+            if self.channels.len() > 1 {
+                self.channels[i..].rotate_left(1);
+            }
+        }
+        if let Some((_, tab)) = self.channel(key).and_then(|channel| channel.tab.as_ref()) {
+            tab.consumed(input.body.len());
+        }
+        Some(Work::Input(key, input))
+    }
+
+    pub(super) fn receive(&mut self, key: ChannelKey, input: Input) {
+        let room = self.mailbox.len() < MAILBOX;
+        let Some(channel) = self.channel(key) else { return };
+        match channel.half.receive(input.number) {
+            Verdict::Apply if room && channel.waiting.is_empty() => {
+                self.mailbox.push_back((key, input));
+                self.wake();
+            }
+            Verdict::Apply => channel.waiting.push_back(input),
+            Verdict::Duplicate => {
+                channel.ack_due = channel.applied.is_some();
+                if let Some((_, tab)) = &channel.tab {
+                    tab.consumed(input.body.len());
+                }
+                self.pump(key);
+            }
+            Verdict::Gap => {
+                channel.away_since = Instant::now();
+                if let Some((_, tab)) = channel.tab.take() {
+                    tab.closed(CloseCode::Protocol);
+                }
+            }
+        }
+    }
+
+    /// Sends a channel what the log has for it, as far as its stream takes it.
+    pub(super) fn pump(&mut self, key: ChannelKey) {
+        let Self { log, channels, .. } = self;
+        let Some(channel) = channels.iter_mut().find(|channel| channel.key == key) else { return };
+        let Some((_, tab)) = &channel.tab else { return };
+        while let Some((revision, entry)) = log.next(channel.cursor) {
+            if !tab.send(revision, entry.binary, &entry.body) {
+                break;
+            }
+            channel.cursor.sent = revision;
+        }
+        if std::mem::take(&mut channel.ack_due)
+            && let Some(applied) = channel.applied
+        {
+            tab.acked(applied);
+        }
+    }
+
+    /// Drops events that everybody has taken for whom they are kept.
+    pub(super) fn trim(&mut self) {
+        let kept_for = |channel: &&Channel| {
+            channel.tab.is_some() || channel.away_since.elapsed() < EVENTS_FOR_AWAY
+        };
+        let taken = self.channels.iter().filter(kept_for).map(|channel| channel.taken).min();
+        self.log.trim(taken.unwrap_or(self.log.revision()));
+    }
+
+    /// Channels that have not taken the events up to `lost` need a new full picture.
+    pub(super) fn reset_laggards(&mut self, lost: Revision) {
+        for channel in self.channels.iter_mut().filter(|channel| channel.taken < lost) {
+            channel.taken = self.log.revision();
+            channel.away_since = Instant::now();
+            if let Some((_, tab)) = channel.tab.take() {
+                tab.reset(ResetCode::Overflow);
+            }
+        }
+    }
+}

@@ -1,0 +1,288 @@
+//! The rules of a session's channels, with tabs that merely write down what they are told.
+
+use std::cell::{Cell, RefCell};
+use std::rc::Rc;
+use std::task::{Context, Poll, Waker};
+
+use bytes::Bytes;
+use single_state_proto::channel::Input;
+use single_state_proto::frame::{CloseCode, Open, Opened, Refused, ResetCode};
+use single_state_proto::id::{Attach, ConnectionId, Epoch, Generation, InputNumber, Revision};
+use single_state_proto::limits::{MAILBOX, MAX_CHANNELS, WINDOW};
+
+use super::{Attachment, Resident, Tab, Work};
+
+#[derive(Default)]
+struct Notes {
+    opened: RefCell<Option<Opened>>,
+    attachment: RefCell<Option<Attachment>>,
+    refused: RefCell<Option<Refused>>,
+    sent: RefCell<Vec<(u64, String)>>,
+    acked: Cell<u64>,
+    consumed: Cell<usize>,
+    closed: Cell<Option<CloseCode>>,
+    reset: Cell<Option<ResetCode>>,
+    full: Cell<bool>,
+}
+
+impl Tab for Notes {
+    fn opened(&self, opened: Opened, attachment: Attachment) {
+        *self.opened.borrow_mut() = Some(opened);
+        *self.attachment.borrow_mut() = Some(attachment);
+    }
+
+    fn refused(&self, refused: Refused) {
+        *self.refused.borrow_mut() = Some(refused);
+    }
+
+    fn send(&self, revision: Revision, _: bool, body: &Bytes) -> bool {
+        if !self.full.get() {
+            let text = String::from_utf8_lossy(body).into_owned();
+            self.sent.borrow_mut().push((revision.0, text));
+        }
+        !self.full.get()
+    }
+
+    fn acked(&self, number: InputNumber) {
+        self.acked.set(number.0);
+    }
+
+    fn consumed(&self, length: usize) {
+        self.consumed.set(self.consumed.get() + length);
+    }
+
+    fn closed(&self, code: CloseCode) {
+        self.closed.set(Some(code));
+    }
+
+    fn reset(&self, code: ResetCode) {
+        self.reset.set(Some(code));
+    }
+}
+
+impl Notes {
+    fn attachment(&self) -> Attachment {
+        self.attachment.borrow().clone().expect("attached")
+    }
+
+    fn receive(&self, number: u64) {
+        let (number, body) = (InputNumber(number), Bytes::from_static(b"four"));
+        self.attachment().receive(Input { number, binary: false, body });
+    }
+
+    fn sent(&self) -> Vec<u64> {
+        self.sent.borrow_mut().drain(..).map(|(revision, _)| revision).collect()
+    }
+}
+
+const EPOCH: Epoch = Epoch(7);
+
+fn resident() -> Rc<Resident> {
+    Resident::new("a".parse().unwrap(), EPOCH)
+}
+
+fn open(channel: &str, attach: u64, connection: u64) -> Open {
+    Open {
+        session: "a".parse().unwrap(),
+        channel: format!("channel-{channel}").parse().unwrap(),
+        attach: Attach(attach),
+        connection: ConnectionId(connection),
+        generation: Generation(1),
+        skipped: Vec::new(),
+        seen: None,
+        min_epoch: Epoch(0),
+        fresh: false,
+        recovered: false,
+        window: WINDOW,
+        identity: None,
+    }
+}
+
+fn attach(resident: &Rc<Resident>, open: &Open) -> Rc<Notes> {
+    let tab = Rc::new(Notes::default());
+    resident.attach(open, tab.clone());
+    tab
+}
+
+/// Takes work until there is none; the numbers of the inputs.
+fn work(resident: &Resident) -> Vec<u64> {
+    let mut numbers = Vec::new();
+    while let Poll::Ready(work) = resident.poll_work(&mut Context::from_waker(Waker::noop())) {
+        if let Work::Input(channel, input) = work {
+            resident.applied(channel, input.number);
+            numbers.push(input.number.0);
+        }
+    }
+    resident.pump_all();
+    numbers
+}
+
+fn event(resident: &Resident, body: &'static str) {
+    resident.begin_call();
+    resident.with_log(|log| log.event(false, Bytes::from_static(body.as_bytes())));
+    resident.end_call();
+    resident.pump_all();
+}
+
+#[test]
+fn a_new_channel_begins_with_1_and_one_that_was_elsewhere_where_it_is() {
+    let resident = resident();
+    let new = attach(&resident, &open("new", 1, 1));
+    assert_eq!(new.opened.borrow().as_ref().unwrap().applied, Some(InputNumber(0)));
+    let elsewhere = attach(&resident, &Open { recovered: true, ..open("elsewhere", 1, 2) });
+    assert_eq!(elsewhere.opened.borrow().as_ref().unwrap().applied, None);
+    let returned = attach(&resident, &open("returned", 2, 3));
+    assert_eq!(returned.opened.borrow().as_ref().unwrap().applied, None);
+    elsewhere.receive(41);
+    assert_eq!(work(&resident), [41]);
+    assert_eq!(elsewhere.acked.get(), 41);
+}
+
+#[test]
+fn the_newest_connection_has_the_channel_and_older_ones_are_told() {
+    let resident = resident();
+    let first = attach(&resident, &open("a", 1, 10));
+    let second = attach(&resident, &open("a", 2, 20));
+    assert_eq!(first.closed.get(), Some(CloseCode::Superseded));
+    for older in [open("a", 1, 10), open("a", 2, 21)] {
+        let refused = attach(&resident, &older);
+        assert_eq!(*refused.refused.borrow(), Some(Refused::Superseded));
+    }
+    assert_eq!(second.closed.get(), None);
+    assert_eq!(resident.tabs(), 1);
+}
+
+#[test]
+fn the_same_connection_over_another_stream_goes_on_with_its_numbers() {
+    let resident = resident();
+    let before = attach(&resident, &open("a", 1, 10));
+    before.receive(1);
+    before.receive(2);
+    assert_eq!(work(&resident), [1, 2]);
+    let after = attach(&resident, &Open { recovered: true, ..open("a", 1, 10) });
+    assert_eq!(after.opened.borrow().as_ref().unwrap().applied, Some(InputNumber(2)));
+    before.receive(3);
+    assert_eq!(work(&resident), [0; 0], "what the replaced stream still brings has no effect");
+    after.receive(3);
+    assert_eq!(work(&resident), [3]);
+}
+
+#[test]
+fn an_input_that_comes_again_is_not_applied_but_acknowledged_again() {
+    let resident = resident();
+    let tab = attach(&resident, &open("a", 1, 1));
+    tab.receive(1);
+    work(&resident);
+    tab.acked.set(0);
+    tab.receive(1);
+    assert_eq!(work(&resident), [0; 0]);
+    assert_eq!((tab.acked.get(), tab.consumed.get()), (1, 8), "its credit comes back too");
+}
+
+#[test]
+fn a_gap_closes_that_channel_only() {
+    let resident = resident();
+    let (tab, other) = (attach(&resident, &open("a", 1, 1)), attach(&resident, &open("b", 1, 2)));
+    tab.receive(2);
+    assert_eq!(tab.closed.get(), Some(CloseCode::Protocol));
+    assert_eq!(other.closed.get(), None);
+    assert_eq!(resident.tabs(), 1);
+}
+
+#[test]
+fn what_the_mailbox_cannot_take_waits_in_order_and_keeps_its_credit() {
+    let resident = resident();
+    let tab = attach(&resident, &open("a", 1, 1));
+    let all = MAILBOX as u64 * 3;
+    (1..=all).for_each(|n| tab.receive(n));
+    assert_eq!(tab.consumed.get(), 0, "credit comes back when the session takes an input");
+    assert_eq!(work(&resident), (1..=all).collect::<Vec<_>>());
+    assert_eq!(tab.consumed.get(), all as usize * 4);
+}
+
+#[test]
+fn channels_that_wait_for_the_mailbox_take_turns() {
+    let resident = resident();
+    let (one, other) = (attach(&resident, &open("a", 1, 1)), attach(&resident, &open("b", 1, 2)));
+    (1..=MAILBOX as u64 + 50).for_each(|n| one.receive(n));
+    (1..=50).for_each(|n| other.receive(n));
+    let order = work(&resident);
+    let others_first = order.iter().skip(1).position(|n| *n == 1).unwrap();
+    assert!(others_first < MAILBOX + 5, "after {others_first} inputs of the other tab");
+}
+
+#[test]
+fn inputs_of_a_closed_tab_are_still_handled() {
+    let resident = resident();
+    let (tab, _other) = (attach(&resident, &open("a", 1, 1)), attach(&resident, &open("b", 1, 2)));
+    let all = MAILBOX as u64 + 10;
+    (1..=all).for_each(|n| tab.receive(n));
+    tab.attachment().end();
+    assert_eq!(work(&resident).len(), all as usize);
+}
+
+#[test]
+fn the_65th_attached_channel_is_refused_and_a_detached_one_makes_room() {
+    let resident = resident();
+    let tabs: Vec<_> = (0..MAX_CHANNELS as u64)
+        .map(|i| attach(&resident, &open(&format!("number-{i}"), 1, i)))
+        .collect();
+    let refused = attach(&resident, &open("one-more", 1, 99));
+    assert_eq!(*refused.refused.borrow(), Some(Refused::TooManyChannels));
+    tabs[3].attachment().detach();
+    let accepted = attach(&resident, &open("one-more", 1, 99));
+    assert!(accepted.opened.borrow().is_some());
+    assert_eq!(resident.tabs(), MAX_CHANNELS);
+}
+
+#[test]
+fn a_channel_that_comes_back_gets_what_it_has_not_seen_and_nothing_twice() {
+    let resident = resident();
+    let tab = attach(&resident, &open("a", 1, 1));
+    event(&resident, "one");
+    assert_eq!(tab.sent(), [1]);
+    tab.attachment().taken(Revision(1));
+    tab.attachment().detach();
+    event(&resident, "two");
+    event(&resident, "three");
+    let seen = Some((EPOCH, Revision(1)));
+    let back = attach(&resident, &Open { seen, recovered: true, ..open("a", 1, 1) });
+    assert!(back.opened.borrow().as_ref().unwrap().resumed);
+    assert_eq!(back.sent(), [2, 3]);
+}
+
+#[test]
+fn what_was_seen_in_another_epoch_or_the_future_is_not_resumed() {
+    let resident = resident();
+    event(&resident, "one");
+    for seen in [(Epoch(6), Revision(1)), (EPOCH, Revision(9))] {
+        let name = format!("epoch-{}", seen.0);
+        let tab = attach(&resident, &Open { seen: Some(seen), ..open(&name, 1, 1) });
+        assert!(!tab.opened.borrow().as_ref().unwrap().resumed, "{seen:?}");
+    }
+}
+
+#[test]
+fn a_full_tab_is_sent_more_when_it_says_so() {
+    let resident = resident();
+    let tab = attach(&resident, &open("a", 1, 1));
+    tab.full.set(true);
+    event(&resident, "one");
+    assert_eq!(tab.sent(), [0; 0]);
+    tab.full.set(false);
+    tab.attachment().writable();
+    assert_eq!(tab.sent(), [1]);
+}
+
+#[test]
+fn a_tab_that_takes_no_events_is_reset_and_the_others_lose_none() {
+    let resident = resident();
+    let (slow, quick) = (attach(&resident, &open("a", 1, 1)), attach(&resident, &open("b", 1, 2)));
+    slow.full.set(true);
+    for n in 1..=2000 {
+        event(&resident, "x");
+        quick.attachment().taken(Revision(n));
+    }
+    assert_eq!(slow.reset.get(), Some(ResetCode::Overflow));
+    assert_eq!((quick.reset.get(), quick.sent().len()), (None, 2000));
+}
