@@ -29,7 +29,7 @@ use fantoccini::{Client, ClientBuilder, Locator};
 use hyper_util::client::legacy::connect::HttpConnector;
 use serde_json::{Value, json};
 use tempfile::TempDir;
-use tokio::sync::oneshot;
+use tokio::sync::{Semaphore, SemaphorePermit, oneshot};
 use tokio::time::{sleep, timeout};
 
 /// How long the browser may take to start, and a page to show what a test waits for.
@@ -53,17 +53,27 @@ const ARGUMENTS: [&str; 8] = [
     "--disable-sync",
 ];
 
+/// A browser takes a core for as long as it starts, and half a gigabyte: so the tests of one process
+/// take turns. A test runner that gives each test a process of its own is told in
+/// `.config/nextest.toml`.
+static TURN: Semaphore = Semaphore::const_new(1);
+
 /// A running browser. Dropping it ends the browser and its driver, and deletes its profile.
+///
+/// A test may hold only one: a second would wait for the first to end. Tabs it may have many.
 #[derive(Debug)]
 pub struct Chromium {
     client: Client,
     session: String,
     driver: Driver,
+    /// Dropped last, when the browser is gone.
+    _turn: SemaphorePermit<'static>,
 }
 
 impl Chromium {
     /// Starts chromedriver on a free port, and a browser with an empty profile.
     pub async fn start() -> Result<Self> {
+        let turn = TURN.acquire().await?;
         let driver = Driver::start().await?;
         let Value::Object(capabilities) = capabilities(driver.profile.path()) else {
             unreachable!("capabilities are an object");
@@ -78,7 +88,7 @@ impl Chromium {
         let limit = Some(DEADLINE);
         client.update_timeouts(TimeoutConfiguration::new(limit, limit, None)).await?;
         let session = client.session_id().await?.context("chromedriver gave no session id")?;
-        Ok(Self { client, session, driver })
+        Ok(Self { client, session, driver, _turn: turn })
     }
 
     /// The WebDriver client, for what has no helper here (tabs, cookies, window size).

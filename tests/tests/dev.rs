@@ -1,0 +1,417 @@
+//! `gateway dev` as its user meets it: one line to click on, workers that come back, nothing left
+//! behind.
+
+use std::collections::BTreeSet;
+use std::process::Stdio;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result};
+use serde_json::{Value, json};
+use single_state_tests::browser::Browser;
+use single_state_tests::cluster::{http, http_get};
+use single_state_tests::dev::{Dev, Project, addresses_in, is_running, wait_until_gone};
+use single_state_tests::process::program;
+use tokio::io::{AsyncBufReadExt, BufReader};
+use tokio::net::TcpStream;
+
+/// A worker's child has this long from SIGTERM to SIGKILL in `gateway dev`.
+const GRACE: Duration = Duration::from_secs(5);
+
+// The output.
+
+#[tokio::test]
+async fn stdout_is_one_line_with_the_addresses() -> Result<()> {
+    let project = Project::new().await?;
+    let mut command = project.gateway(&["dev", "--listen", "127.0.0.1:0", "--", "bin/worker"]);
+    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null()).kill_on_drop(true);
+    let mut child = command.spawn()?;
+    let mut lines = BufReader::new(child.stdout.take().context("stdout")?).lines();
+
+    let line = lines.next_line().await?.context("a line")?;
+    let (address, admin) = addresses_in(&line).with_context(|| format!("addresses in {line}"))?;
+    assert_eq!(http_get(&address, "/").await?.0, 200);
+    assert_eq!(http_get(&admin, "/livez").await?.0, 200);
+    let mut browser = Browser::connect(&format!("ws://{address}/ws")).await?;
+    browser.ask(json!({"tag": "broken"})).await?;
+
+    let id = child.id().context("it runs")?.to_string();
+    std::process::Command::new("kill").args(["-s", "INT", &id]).status()?;
+    assert_eq!(lines.next_line().await?, None, "nothing follows, whatever happens");
+    assert!(child.wait().await?.success());
+    Ok(())
+}
+
+#[tokio::test]
+async fn lines_of_workers_are_on_stderr_and_say_whose_they_are() -> Result<()> {
+    let project = Project::new().await?;
+    let dev = project.dev(&["--workers", "2", "--log-format", "json"]).await?;
+    assert_eq!(dev.worker_processes().len(), 2);
+    dev.kill_worker(1)?;
+    let ended = "dev | worker 1 ended by signal 9, starting it again at once";
+    dev.gateway.process.wait_for_line(|line| (line == ended).then_some(())).await?;
+    let dev = project.dev(&["--workers", "1", "--log", "info"]).await?;
+    let listens = |line: &str| {
+        (line.starts_with("worker 0 | ") && line.contains("worker listens")).then_some(())
+    };
+    dev.gateway.process.wait_for_line(listens).await
+}
+
+// The end.
+
+#[tokio::test]
+async fn ctrl_c_closes_browsers_and_leaves_no_process() -> Result<()> {
+    ends_cleanly_on("INT").await
+}
+
+#[tokio::test]
+async fn sigterm_closes_browsers_and_leaves_no_process() -> Result<()> {
+    ends_cleanly_on("TERM").await
+}
+
+async fn ends_cleanly_on(signal: &str) -> Result<()> {
+    let project = Project::new().await?;
+    let mut dev = project.dev(&[]).await?;
+    let mut browser = Browser::connect(&dev.socket("")).await?;
+    let workers = dev.worker_processes();
+    assert!(workers.len() == 3 && workers.iter().all(|worker| is_running(*worker)), "{workers:?}");
+    dev.gateway.process.signal(signal)?;
+    assert_eq!(browser.closed().await?, 1012, "come back later");
+    assert_eq!(dev.gateway.process.wait().await?.code(), Some(0));
+    // Not "soon": whoever starts it again at once must find the ports free.
+    assert!(!workers.iter().any(|worker| is_running(*worker)), "of {workers:?} some are left");
+    Ok(())
+}
+
+#[tokio::test]
+async fn the_second_ctrl_c_does_not_wait_for_a_stubborn_worker() -> Result<()> {
+    let project = Project::new().await?;
+    // A shell that ignores SIGTERM, with the worker as its child.
+    let stubborn = "trap '' TERM; bin/worker; while :; do sleep 1; done";
+    let mut dev = project.dev_of(&["--workers", "1"], &["--", "sh", "-c", stubborn]).await?;
+    let workers = dev.worker_processes();
+    dev.gateway.process.signal("INT")?;
+    while TcpStream::connect(&dev.gateway.address).await.is_ok() {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    assert!(is_running(workers[0]), "it ignores the first one");
+    let second = Instant::now();
+    dev.gateway.process.signal("INT")?;
+    dev.gateway.process.wait().await?;
+    assert!(second.elapsed() < GRACE, "{:?}", second.elapsed());
+    assert!(!workers.iter().any(|worker| is_running(*worker)), "of {workers:?} some are left");
+    Ok(())
+}
+
+#[tokio::test]
+async fn workers_leave_when_gateway_dev_is_killed() -> Result<()> {
+    let project = Project::new().await?;
+    let mut dev = project.dev(&[]).await?;
+    let workers = dev.worker_processes();
+    assert_eq!(workers.len(), 3);
+    dev.gateway.process.kill().await?;
+    wait_until_gone(&workers).await
+}
+
+// Restarts.
+
+#[tokio::test]
+async fn a_killed_worker_comes_back_and_its_browsers_never_notice() -> Result<()> {
+    let project = Project::new().await?;
+    let dev = project.dev(&["--workers", "2"]).await?;
+    let mut browser = Browser::connect(&dev.socket("?session=a")).await?;
+    let owner: u64 = browser.header("x-single-state-worker").context("who owns it")?.parse()?;
+    let mut asked = 0.0;
+    let mut question = || {
+        asked += 1.0;
+        let answer = json!([asked]);
+        (json!({"tag": "axpy", "a": 1, "x": [asked], "y": [0]}), answer)
+    };
+    let (message, answer) = question();
+    browser.send(message).await?;
+    browser.wait_for("result_vector", &answer).await?;
+
+    // The first time it is started again at once.
+    let before = dev.worker_process(owner)?;
+    dev.kill_worker(owner)?;
+    let (message, answer) = question();
+    browser.send(message).await?;
+    browser.wait_for("result_vector", &answer).await?;
+    assert_ne!(dev.worker_process(owner)?, before);
+
+    // The second time after half a second, so that the message surely comes while it is away.
+    dev.kill_worker(owner)?;
+    let is_down = |status: &Value| status["workers"][owner as usize]["state"] == "down";
+    dev.wait_for_status(is_down).await?;
+    let (message, answer) = question();
+    browser.send(message).await?;
+    browser.wait_for("result_vector", &answer).await
+}
+
+#[tokio::test]
+async fn a_replaced_program_restarts_all_workers_and_closes_no_socket() -> Result<()> {
+    let project = Project::new().await?;
+    let dev = project.dev(&[]).await?;
+    let mut browsers = browsers_of_all_workers(&dev).await?;
+    let before = dev.incarnations().await?;
+
+    project.install(&program("worker")).await?;
+    dev.wait_until_rolled(&before).await?;
+    serve(&mut browsers).await?;
+    let after = dev.incarnations().await?;
+
+    // The watch is not used up.
+    project.install(&program("worker")).await?;
+    dev.wait_until_rolled(&after).await?;
+    serve(&mut browsers).await
+}
+
+#[tokio::test]
+async fn a_changed_source_is_built_and_a_failing_build_leaves_the_workers_as_they_are() -> Result<()>
+{
+    let project = Project::new().await?;
+    project.write("src/app.txt", "one")?;
+    let worker = program("worker");
+    let build = "if grep broken src/app.txt; then exit 3; fi\n\
+                 cp $1 bin/.built && mv bin/.built bin/worker && cat src/app.txt >> .builds\n";
+    project.write("build.sh", build)?;
+    let build = format!("sh build.sh '{}'", worker.display());
+    let dev = project.dev(&["--build", &build]).await?;
+    let mut browsers = browsers_of_all_workers(&dev).await?;
+    assert_eq!(std::fs::read_to_string(project.path(".builds"))?, "one", "once at the start");
+
+    let before = dev.incarnations().await?;
+    project.write("src/app.txt", "two")?;
+    dev.wait_until_rolled(&before).await?;
+    serve(&mut browsers).await?;
+
+    let before = dev.incarnations().await?;
+    project.write("src/app.txt", "broken")?;
+    let said = |line: &str| line.strip_prefix("dev | the build ended ").map(str::to_owned);
+    let failed = dev.gateway.process.wait_for_line(said).await?;
+    assert_eq!(failed, "with exit code 3; the workers go on as they are");
+    assert!(dev.gateway.process.output().contains("build | broken\n"), "its output is shown");
+    serve(&mut browsers).await?;
+    assert_eq!(dev.incarnations().await?, before, "the same processes as before");
+
+    project.write("src/new/more.txt", "a file in a new folder is a source too")?;
+    project.write("src/app.txt", "three")?;
+    dev.wait_until_rolled(&before).await?;
+    serve(&mut browsers).await?;
+    assert_eq!(std::fs::read_to_string(project.path(".builds"))?, "onetwothree");
+    Ok(())
+}
+
+/// One browser for each worker, so that no worker's restart goes unnoticed.
+async fn browsers_of_all_workers(dev: &Dev) -> Result<Vec<Browser>> {
+    let (mut owners, mut browsers) = (BTreeSet::new(), Vec::new());
+    let workers = dev.incarnations().await?.len();
+    for i in 0.. {
+        let browser = Browser::connect(&dev.socket(&format!("?session=s{i}"))).await?;
+        let owner = browser.header("x-single-state-worker").context("who owns it")?.to_owned();
+        if owners.insert(owner) {
+            browsers.push(browser);
+        }
+        if owners.len() == workers {
+            break;
+        }
+    }
+    serve(&mut browsers).await?;
+    Ok(browsers)
+}
+
+/// Each browser asks something and gets its answer over the socket that it has had all along.
+async fn serve(browsers: &mut [Browser]) -> Result<()> {
+    for browser in browsers {
+        browser.send(json!({"tag": "items"})).await?;
+        browser.receive_where(|message| message["tag"] == "items").await?;
+    }
+    Ok(())
+}
+
+// What cannot work.
+
+#[tokio::test]
+async fn a_worker_command_that_does_not_exist_is_one_clear_sentence() -> Result<()> {
+    let project = Project::new().await?;
+    for missing in ["no-such-worker", "target/debug/no-such-worker"] {
+        let dev = ["dev", "--listen", "127.0.0.1:0", "--", missing];
+        let (code, stdout, stderr) = project.run(&dev).await?;
+        assert_eq!((code, stdout.as_str()), (Some(1), ""), "{stderr}");
+        let sentence = format!("the worker command `{missing}` was not found");
+        assert!(stderr.contains(&sentence) && stderr.lines().count() == 1, "{stderr}");
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn an_address_that_is_taken_is_one_clear_sentence() -> Result<()> {
+    let project = Project::new().await?;
+    let taken = std::net::TcpListener::bind("127.0.0.1:0")?;
+    let address = taken.local_addr()?.to_string();
+    let dev = ["dev", "--listen", &address, "--", "bin/worker"];
+    let (code, stdout, stderr) = project.run(&dev).await?;
+    assert_eq!((code, stdout.as_str()), (Some(1), ""), "{stderr}");
+    let sentence = format!("cannot listen on {address}");
+    assert!(stderr.contains(&sentence) && stderr.lines().count() == 1, "{stderr}");
+    Ok(())
+}
+
+#[tokio::test]
+async fn all_mistakes_in_the_flags_of_dev_are_told_at_once() -> Result<()> {
+    all_mistakes_are_told(
+        "dev --listen 8000 --admin-listen nowhere --workers 0 --web no/such/folder \
+         --placement-key xyz --max-message-bytes 0 --park-timeout soon --log-format xml --wat",
+    )
+    .await
+}
+
+#[tokio::test]
+async fn all_mistakes_in_the_flags_of_run_are_told_at_once() -> Result<()> {
+    all_mistakes_are_told(
+        "run --listen 8000 --admin-listen nowhere --workers a --placement ring --generation x \
+         --web no/such/folder --placement-key xyz --max-frame-bytes 0 --log-format xml --wat",
+    )
+    .await
+}
+
+async fn all_mistakes_are_told(command: &str) -> Result<()> {
+    let project = Project::new().await?;
+    let arguments: Vec<_> = command.split_whitespace().collect();
+    let (code, stdout, stderr) = project.run(&arguments).await?;
+    assert_eq!((code, stdout.as_str()), (Some(64), ""), "{stderr}");
+    for flag in arguments.iter().filter(|argument| argument.starts_with("--")) {
+        let words = stderr.split_whitespace().map(|word| word.trim_matches([':', '\'']));
+        assert_eq!(words.filter(|word| word == flag).count(), 1, "{flag} in:\n{stderr}");
+    }
+    assert!(!stderr.contains("xyz"), "a secret is not repeated:\n{stderr}");
+    Ok(())
+}
+
+// What it serves.
+
+#[tokio::test]
+async fn a_web_folder_is_served_with_the_right_types_and_nothing_around_it() -> Result<()> {
+    let project = Project::new().await?;
+    project.write("secret.txt", "secret")?;
+    project.write("web/index.html", "<!doctype html>my page")?;
+    for file in ["app.js", "style.css", "data.json", "picture.svg", "deep/page.html"] {
+        project.write(&format!("web/{file}"), "my file")?;
+    }
+    let dev = project.dev(&["--workers", "1", "--web", "web"]).await?;
+    let page = get(&dev, "/").await?;
+    assert_eq!((page.status, page.body.as_str()), (200, "<!doctype html>my page"));
+    for (path, content_type) in [
+        ("/", "text/html"),
+        ("/index.html", "text/html"),
+        ("/app.js", "text/javascript"),
+        ("/style.css", "text/css"),
+        ("/data.json", "application/json"),
+        ("/picture.svg", "image/svg+xml"),
+        ("/deep/page.html", "text/html"),
+    ] {
+        let answer = get(&dev, path).await?;
+        let served = answer.header("content-type").unwrap_or_default();
+        assert!(answer.status == 200 && served.starts_with(content_type), "{path}: {answer:?}");
+    }
+    for path in [
+        "/no-such-file",
+        "/../secret.txt",
+        "/%2e%2e/secret.txt",
+        "/%2E%2E%2Fsecret.txt",
+        "/..%2fsecret.txt",
+        "/deep/../../secret.txt",
+        "/.%2e/secret.txt",
+        "/..\\secret.txt",
+        "/%00",
+    ] {
+        let answer = get(&dev, path).await?;
+        assert!((400..500).contains(&answer.status), "{path}: {answer:?}");
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn our_client_is_served_beside_any_page() -> Result<()> {
+    let project = Project::new().await?;
+    project.write("web/index.html", "my page")?;
+    let dev = project.dev(&["--workers", "1", "--web", "web"]).await?;
+    let client = get(&dev, "/client/single-state.js").await?;
+    let content_type = client.header("content-type").unwrap_or_default();
+    assert!(client.status == 200 && content_type.starts_with("text/javascript"), "{client:?}");
+    assert!(client.body.contains("export function openSession"), "{}", client.body);
+    for import in client.body.lines().filter_map(|line| line.split_once(" from \"./")) {
+        let path = format!("/client/{}", import.1.trim_end_matches("\";"));
+        assert_eq!(get(&dev, &path).await?.status, 200, "{path}");
+    }
+    assert_eq!(get(&dev, "/client/../Cargo.toml").await?.status, 404);
+    Ok(())
+}
+
+#[tokio::test]
+async fn npm_packages_come_from_the_vendor_folder() -> Result<()> {
+    let project = Project::new().await?;
+    project.write("secret.js", "secret")?;
+    project.write("node_modules/htm/dist/htm.module.js", "export default 'htm'")?;
+    let dev = project.dev(&["--workers", "1", "--vendor", "node_modules"]).await?;
+    let module = get(&dev, "/vendor/htm/dist/htm.module.js").await?;
+    assert_eq!((module.status, module.body.as_str()), (200, "export default 'htm'"));
+    let content_type = module.header("content-type").unwrap_or_default();
+    assert!(content_type.starts_with("text/javascript"), "modules run with no other type");
+    for path in ["/vendor/no-such-package/a.js", "/vendor/../secret.js", "/vendor/%2e%2e/secret.js"]
+    {
+        assert_eq!(get(&dev, path).await?.status, 404, "{path}");
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn without_a_vendor_folder_browsers_are_sent_to_a_public_copy() -> Result<()> {
+    let project = Project::new().await?;
+    for flags in [&["--workers", "1"][..], &["--workers", "1", "--vendor", "no/such/folder"]] {
+        let dev = project.dev(flags).await?;
+        let answer = get(&dev, "/vendor/htm/dist/htm.module.js").await?;
+        let location = answer.header("location").unwrap_or_default();
+        assert_eq!(answer.status, 302, "{answer:?}");
+        assert!(location.starts_with("https://"), "{location}");
+        assert!(location.ends_with("/dist/htm.module.js"), "{location}");
+        assert_eq!(get(&dev, "/vendor/left-pad/index.js").await?.status, 404);
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn an_example_app_runs_in_it() -> Result<()> {
+    let project = Project::with_worker(&program("examples/counter")).await?;
+    let dev = project.dev(&["--workers", "2"]).await?;
+    let mut tab = Browser::connect(&dev.socket("?session=a")).await?;
+    let mut other = Browser::connect(&dev.socket("?session=a")).await?;
+    tab.send(json!({"tag": "add", "n": 2})).await?;
+    other.send(json!({"tag": "add", "n": 3})).await?;
+    tab.wait_for("count", &json!(5)).await?;
+    other.wait_for("count", &json!(5)).await
+}
+
+/// An answer of the listener for browsers.
+#[derive(Debug)]
+struct Answer {
+    status: u16,
+    head: String,
+    body: String,
+}
+
+impl Answer {
+    fn header(&self, name: &str) -> Option<&str> {
+        let mut lines = self.head.lines().filter_map(|line| line.split_once(": "));
+        lines.find(|(found, _)| found.eq_ignore_ascii_case(name)).map(|(_, value)| value)
+    }
+}
+
+/// Asks for a path exactly as it is written.
+async fn get(dev: &Dev, path: &str) -> Result<Answer> {
+    let address = &dev.gateway.address;
+    let request = format!("GET {path} HTTP/1.1\r\nhost: {address}\r\nconnection: close\r\n\r\n");
+    let answer = http(address, &request).await?;
+    let (head, body) = answer.split_once("\r\n\r\n").context("an answer without a head")?;
+    let status = head.split(' ').nth(1).context("an answer without a status")?.parse()?;
+    Ok(Answer { status, head: head.to_owned(), body: body.to_owned() })
+}
