@@ -9,7 +9,7 @@ help: ## list the targets
 demo: ## set up, build, and run the demo on http://127.0.0.1:8000 (more flags: ARGS='--workers 5')
 	tests/setup.sh demo
 	cargo build --release -p single-state-gateway -p single-state-worker
-	target/release/gateway dev --vendor gateway/client/node_modules $(ARGS)
+	cargo run --release -p single-state-gateway -- dev --vendor gateway/client/node_modules $(ARGS)
 
 # The tests start the binaries, so these are built first.
 test: ## set up and run all tests
@@ -23,5 +23,5 @@ test: ## set up and run all tests
 check: ## format, lints and types, without running anything
 	tests/setup.sh test
 	cargo fmt --all --check
-	cargo clippy --workspace --all-targets -- -D warnings
+	cargo clippy --workspace --all-targets --locked -- -D warnings
 	cd gateway/client && npm run check

@@ -8,26 +8,23 @@ use tokio::net::TcpStream;
 
 use crate::channel::Channel;
 use crate::metrics::Metrics;
-use crate::websocket::{Ended, MessageLimits, WebSocket, interest, ready};
-use crate::worker_link::WorkerLink;
-
-/// Messages taken from one browser before others have their turn.
-const READS_PER_TURN: usize = 64;
+use crate::router::Router;
+use crate::websocket::{Closing, Ended, MessageLimits, More, WebSocket, interest};
 
 /// A channel that is attached, or about to be, for as long as this lives: when the browser goes
 /// away at any moment, also during the upgrade, its stream ends.
 #[derive(Debug)]
 pub(crate) struct Attached {
     channel: Rc<Channel>,
-    worker: Rc<WorkerLink>,
+    router: Rc<Router>,
     metrics: Rc<Metrics>,
 }
 
 impl Attached {
-    pub(crate) fn new(channel: Rc<Channel>, worker: Rc<WorkerLink>, metrics: Rc<Metrics>) -> Self {
+    pub(crate) fn new(channel: Rc<Channel>, router: Rc<Router>, metrics: Rc<Metrics>) -> Self {
         metrics.connections.inc();
-        worker.attach(&channel);
-        Self { channel, worker, metrics }
+        router.attach(&channel);
+        Self { channel, router, metrics }
     }
 
     pub(crate) fn channel(&self) -> &Rc<Channel> {
@@ -38,7 +35,7 @@ impl Attached {
 impl Drop for Attached {
     fn drop(&mut self) {
         self.metrics.connections.dec();
-        self.worker.detach(&self.channel);
+        self.router.detach(&self.channel);
     }
 }
 
@@ -50,48 +47,56 @@ pub(crate) async fn serve(upgraded: Upgraded, attached: Attached, limits: Messag
     let socket = Rc::new(parts.io.into_inner());
     let channel = &attached.channel;
     channel.connected(WebSocket::new(socket.clone(), &parts.read_buf, limits));
-    // What arrived together with the upgrade lies in no socket any more.
-    let mut ended = channel.read(READS_PER_TURN);
-    let closing = loop {
-        if let Some(closing) = channel.closing() {
-            break Some(closing);
-        }
-        match ended {
-            Ok(()) => {}
-            Err(Ended::ByBrowser) => break None,
-            Err(Ended::ByFault(closing)) => {
-                channel.close(closing.code, closing.reason);
-                break Some(closing);
-            }
-        }
-        ended = step(&socket, channel).await;
-    };
+    let ended = talk(&socket, channel).await;
     let session = channel.session.as_str();
-    match (&closing, channel.disconnected()) {
-        (Some(closing), Some(websocket)) => {
-            let (code, reason) = (closing.code, closing.reason);
+    match (ended, channel.disconnected()) {
+        (Ended::ByFault(closing), Some(websocket)) => {
+            let Closing { code, reason } = closing;
             tracing::info!(session.id = session, close.code = code, reason, "browser sent away");
             // The stream ends now; only the browser is still to be told.
-            drop(attached);
-            websocket.close(closing.clone()).await;
+            attached.router.detach(channel);
+            websocket.close(closing).await;
         }
         _ => tracing::debug!(session.id = session, "browser went away"),
     }
 }
 
-/// Waits for the socket or for news of the channel, and does what is possible then.
-async fn step(socket: &TcpStream, channel: &Channel) -> Result<(), Ended> {
+/// Does what the socket and the channel make possible, until either ends.
+async fn talk(socket: &TcpStream, channel: &Channel) -> Ended {
+    // What arrived together with the upgrade lies in no socket any more.
+    let mut more = More::Maybe;
+    loop {
+        if let Some(closing) = channel.closing() {
+            return Ended::ByFault(closing);
+        }
+        match step(socket, channel, &mut more).await {
+            Ok(()) => {}
+            Err(Ended::ByBrowser) => return Ended::ByBrowser,
+            Err(Ended::ByFault(Closing { code, reason })) => channel.close(code, reason),
+        }
+    }
+}
+
+/// Reads on, or waits for the socket or for news of the channel.
+async fn step(socket: &TcpStream, channel: &Channel, more: &mut More) -> Result<(), Ended> {
     let (read, write) = channel.interest();
+    if read && *more == More::Maybe {
+        // There may be no end of it: others have their turn in between.
+        tokio::task::yield_now().await;
+        channel.flush()?;
+        *more = channel.read()?;
+        return Ok(());
+    }
     tokio::select! {
-        ready = ready(socket, interest(read, write)) => {
+        ready = socket.ready(interest(read, write)) => {
             let ready = ready.map_err(|_| Ended::ByBrowser)?;
-            if ready.is_writable() && write {
+            if ready.is_writable() {
                 channel.flush()?;
             }
             if ready.is_readable() || ready.is_read_closed() {
-                channel.read(READS_PER_TURN)?;
+                *more = channel.read()?;
             }
-            Ok(())
+            if ready.is_error() { Err(Ended::ByBrowser) } else { Ok(()) }
         }
         () = channel.changed() => Ok(()),
     }

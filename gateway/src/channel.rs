@@ -12,7 +12,7 @@
 //!     └──────────────────────────────────────────┘
 //! ```
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::rc::Rc;
 use std::time::Instant;
@@ -22,13 +22,14 @@ use single_state_proto::channel::ClientHalf;
 use single_state_proto::frame::{CloseCode, Open, Opened, Refused, ResetCode};
 use single_state_proto::id::{
     Attach, ChannelId, ConnectionId, Epoch, Generation, InputNumber, Revision, SessionId, StreamId,
+    WorkerIndex,
 };
 use single_state_proto::limits::WINDOW;
 use single_state_proto::link::Message;
 use tokio::sync::Notify;
 
 use crate::metrics::Metrics;
-use crate::websocket::{Closing, Ended, Received, WebSocket};
+use crate::websocket::{Closing, Ended, More, Received, WebSocket};
 
 /// Outputs that the socket has taken are acknowledged at once when so many have gathered; fewer
 /// with the next tick of the link.
@@ -41,6 +42,8 @@ pub(crate) struct Channel {
     /// This socket; also names the channel within this gateway.
     pub(crate) connection: ConnectionId,
     channel: ChannelId,
+    /// The worker at whose link the channel is, or waits.
+    worker: Cell<Option<WorkerIndex>>,
     state: RefCell<State>,
     /// The browser's task has to look at the channel again.
     changed: Notify,
@@ -108,7 +111,18 @@ impl Channel {
             parked_since: Instant::now(),
         };
         let state = RefCell::new(state);
-        Rc::new(Self { session, connection, channel, state, changed: Notify::new(), metrics })
+        let (worker, changed) = (Cell::new(None), Notify::new());
+        Rc::new(Self { session, connection, channel, worker, state, changed, metrics })
+    }
+
+    /// The worker at whose link the channel is, or waits.
+    pub(crate) fn worker(&self) -> Option<WorkerIndex> {
+        self.worker.get()
+    }
+
+    /// The channel is now at this worker's link.
+    pub(crate) fn set_worker(&self, index: WorkerIndex) {
+        self.worker.set(Some(index));
     }
 
     // --- the worker's side ----------------------------------------------------------------------
@@ -125,12 +139,13 @@ impl Channel {
             skipped: Vec::new(),
             seen: state.seen,
             min_epoch: state.epoch,
-            fresh: std::mem::take(&mut state.fresh),
+            fresh: state.fresh,
             recovered: state.opened_before,
             window: WINDOW,
             identity: None,
         };
         let id = link.with(|link| link.open(open))?;
+        state.fresh = false;
         let link = link.clone();
         let taken = state.seen.map_or(Revision(0), |(_, revision)| revision);
         state.stream = Some(Stream { link, id, opened: false, taken, unreported: 0 });
@@ -178,11 +193,14 @@ impl Channel {
         None
     }
 
-    /// The session says something.
-    pub(crate) fn output(&self, message: Message) {
+    /// The session says something. Returns whether outputs wait to be acknowledged that did not
+    /// before.
+    pub(crate) fn output(&self, message: Message) -> bool {
         let mut state = self.state.borrow_mut();
+        let before = state.unreported();
         state.outputs.push_back(message);
         self.deliver(&mut state);
+        before == 0 && state.unreported() > 0
     }
 
     /// All inputs up to `number` are taken for good.
@@ -284,21 +302,21 @@ impl Channel {
         (!state.inputs.is_full(), blocked)
     }
 
-    /// Takes messages that have arrived, at most `limit`, until the unacknowledged are too many.
-    pub(crate) fn read(&self, limit: usize) -> Result<(), Ended> {
+    /// Reads once and takes the messages that have arrived, until the unacknowledged are too many.
+    pub(crate) fn read(&self) -> Result<More, Ended> {
         let mut state = self.state.borrow_mut();
-        for _ in 0..limit {
-            if state.inputs.is_full() {
-                return Ok(());
-            }
-            let Some(socket) = &mut state.socket else { return Ok(()) };
-            let Some(Received { binary, body }) = socket.read()? else { return Ok(()) };
+        let State { socket: Some(socket), inputs, .. } = &mut *state else { return Ok(More::No) };
+        if inputs.is_full() {
+            return Ok(More::Maybe);
+        }
+        let read = socket.read(|Received { binary, body }| {
             self.metrics.messages_in.inc();
             self.metrics.bytes_in.inc_by(body.len() as u64);
-            state.inputs.push(binary, body);
-            self.forward(&mut state);
-        }
-        Ok(())
+            inputs.push(binary, body);
+            !inputs.is_full()
+        });
+        self.forward(&mut state);
+        read
     }
 
     /// Goes on writing what the socket did not take before.
@@ -308,6 +326,9 @@ impl Channel {
             socket.flush()?;
         }
         self.deliver(&mut state);
+        if let Some(stream) = &mut state.stream {
+            stream.report_taken();
+        }
         Ok(())
     }
 
@@ -318,7 +339,7 @@ impl Channel {
 
     /// With what the socket is to be closed, if it is.
     pub(crate) fn closing(&self) -> Option<Closing> {
-        self.state.borrow().closing.clone()
+        self.state.borrow().closing
     }
 
     /// Takes the socket out, to close it or to drop it.
@@ -387,6 +408,10 @@ impl State {
             }
             true
         })
+    }
+
+    fn unreported(&self) -> u32 {
+        self.stream.as_ref().map_or(0, |stream| stream.unreported)
     }
 
     fn saw(&mut self, revision: Revision) {

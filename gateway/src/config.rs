@@ -199,13 +199,16 @@ pub fn read(args: impl IntoIterator<Item = OsString>) -> Action {
         Parsed::Arguments(cli, mistakes) => (cli, mistakes),
         Parsed::Exit(code) => return Action::Exit(code),
     };
-    let checked = match cli.command {
-        Command::Run(args) => check_run(args, mistakes).map(|config| Action::Run(config.into())),
-        Command::Dev(args) => {
-            check_dev(args, mistakes).map(|(config, dev)| Action::Dev(config.into(), dev))
+    let (program, checked) = match cli.command {
+        Command::Run(args) => {
+            ("gateway run", check_run(args, mistakes).map(|config| Action::Run(config.into())))
         }
+        Command::Dev(args) => (
+            "gateway dev",
+            check_dev(args, mistakes).map(|(config, dev)| Action::Dev(config.into(), dev)),
+        ),
     };
-    checked.unwrap_or_else(|mistakes| Action::Exit(mistakes.report("gateway")))
+    checked.unwrap_or_else(|mistakes| Action::Exit(mistakes.report(program)))
 }
 
 fn check_run(args: RunArgs, mut mistakes: Mistakes) -> Result<Config, Mistakes> {
@@ -252,6 +255,7 @@ fn check_dev(args: DevArgs, mut mistakes: Mistakes) -> Result<(Config, DevOption
     let admin_listen = mistakes.listen("--admin-listen", &args.admin_listen);
     let placement_key = args.common.placement_key.clone();
     let format = args.common.log_format.clone();
+    let web = args.common.web.clone();
     let common = check_common(args.common, "warn", &mut mistakes);
     let mut extra_env: Vec<(OsString, OsString)> =
         vec![("SINGLE_STATE_LOG_FORMAT".into(), format.into())];
@@ -261,12 +265,13 @@ fn check_dev(args: DevArgs, mut mistakes: Mistakes) -> Result<(Config, DevOption
     if let Some(config) = &common {
         extra_env.push(("SINGLE_STATE_LOG".into(), config.log_filter.clone().into()));
     }
+    let not_sources = std::iter::once(args.data).chain(web).collect();
     let config = (|| {
         let config = Config { listen: listen?, admin_listen: admin_listen?, ..common? };
         let options = DevOptions {
             workers: workers?,
             command: args.command,
-            data: args.data,
+            not_sources,
             build: args.build,
             extra_env,
             ..DevOptions::default()

@@ -47,8 +47,8 @@ pub struct DevOptions {
     pub workers: u32,
     /// The workers' command; empty: the program `worker` in the folder of the running program.
     pub command: Vec<OsString>,
-    /// The data folder; changes in it are no changes of the sources.
-    pub data: PathBuf,
+    /// Folders in which changes are no changes of the sources: data, pages.
+    pub not_sources: Vec<PathBuf>,
     /// The folder where the build runs and whose files are the sources.
     pub project: PathBuf,
     /// The shell command that builds the workers' program, if it shall be run at all.
@@ -66,7 +66,7 @@ impl Default for DevOptions {
         Self {
             workers: 3,
             command: Vec::new(),
-            data: ".single-state".into(),
+            not_sources: vec![".single-state".into()],
             project: ".".into(),
             build: None,
             store: "memory:".into(),

@@ -94,7 +94,10 @@ async fn upgrade(
         choose(request.uri().query(), request.headers(), random)
             .map_err(|_| (StatusCode::BAD_REQUEST, not_an_id))?;
     let channel = random.channel().map_err(|_| (StatusCode::BAD_REQUEST, not_an_id))?;
-    let worker = shared
+    if shared.draining.get() {
+        return Err((StatusCode::SERVICE_UNAVAILABLE, "this gateway is draining\n"));
+    }
+    let index = shared
         .router
         .owner(&session)
         .ok_or((StatusCode::SERVICE_UNAVAILABLE, "there are no workers\n"))?;
@@ -102,9 +105,7 @@ async fn upgrade(
     let metrics = shared.metrics.clone();
     let channel =
         Channel::plain(session.clone(), channel, random.connection(), fresh, metrics.clone());
-    shared.sockets.add(&channel);
-    let index = worker.index();
-    let attached = Attached::new(channel, worker, metrics);
+    let attached = Attached::new(channel, shared.router.clone(), metrics);
     // A worker that is away is named all the same; the browser waits with an open socket.
     let _ = tokio::time::timeout(ATTACH_TIMEOUT, settled(attached.channel())).await;
 

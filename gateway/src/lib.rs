@@ -22,10 +22,10 @@ mod router;
 mod websocket;
 mod worker_link;
 
-use std::cell::{Cell, RefCell};
+use std::cell::Cell;
 use std::fmt;
 use std::net::SocketAddr;
-use std::rc::{Rc, Weak};
+use std::rc::Rc;
 use std::time::Duration;
 
 use serde_json::json;
@@ -35,7 +35,6 @@ use single_state_node::shutdown::{Phase, reached};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 
-use crate::channel::Channel;
 use crate::config::Config;
 use crate::metrics::Metrics;
 use crate::pages::Pages;
@@ -48,33 +47,11 @@ const CLOSE_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// What the tasks of a gateway share.
 struct Shared {
-    router: Router,
+    router: Rc<Router>,
     pages: Pages,
     metrics: Rc<Metrics>,
     limits: MessageLimits,
-    sockets: Sockets,
     draining: Cell<bool>,
-}
-
-/// All channels with a browser, so that a drain reaches them.
-#[derive(Debug, Default)]
-struct Sockets(RefCell<Vec<Weak<Channel>>>);
-
-impl Sockets {
-    fn add(&self, channel: &Rc<Channel>) {
-        let mut sockets = self.0.borrow_mut();
-        // Forgets the ones that are gone whenever the list would grow.
-        if sockets.len() == sockets.capacity() {
-            sockets.retain(|channel| channel.strong_count() > 0);
-        }
-        sockets.push(Rc::downgrade(channel));
-    }
-
-    fn close_all(&self, code: u16, reason: &'static str) {
-        for channel in self.0.borrow().iter().filter_map(Weak::upgrade) {
-            channel.close(code, reason);
-        }
-    }
 }
 
 /// A gateway that is bound to its addresses.
@@ -94,7 +71,7 @@ impl fmt::Debug for Gateway {
 #[derive(Debug, thiserror::Error)]
 pub enum BindError {
     /// An address is taken or not this machine's.
-    #[error("cannot listen on {address}")]
+    #[error("cannot listen on {address} (--listen and --admin-listen choose another address)")]
     Listen {
         /// What was asked for.
         address: String,
@@ -116,14 +93,13 @@ impl Gateway {
             park_timeout: config.park_timeout,
         };
         let shared = Shared {
-            router: Router::new(config.topology, config.placement_key, &options, &metrics),
+            router: Rc::new(Router::new(config.topology, config.placement_key, &options, &metrics)),
             pages: Pages::new(config.web, config.vendor),
             metrics,
             limits: MessageLimits {
                 message_bytes: config.max_message_bytes,
                 frame_bytes: config.max_frame_bytes,
             },
-            sockets: Sockets::default(),
             draining: Cell::new(false),
         };
         Ok(Self { listener, admin, shared: Rc::new(shared) })
@@ -151,7 +127,7 @@ impl Gateway {
         }
         drop(listener);
         shared.draining.set(true);
-        shared.sockets.close_all(1012, "the gateway restarts; reconnect");
+        shared.router.close_all(1012, "the gateway restarts; reconnect");
         let all_gone = async {
             while shared.metrics.connections.get() > 0 {
                 tokio::time::sleep(Duration::from_millis(10)).await;

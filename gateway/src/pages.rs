@@ -97,7 +97,13 @@ async fn from_folder(folder: &Static, mut request: Request<Incoming>, path: &str
     };
     *request.uri_mut() = uri;
     match folder.clone().serve(request).await {
+        Ok(response) if response.status() == StatusCode::NOT_FOUND => {
+            text(StatusCode::NOT_FOUND, "there is no such file\n")
+        }
         Ok(mut response) => {
+            if let Some(content_type) = with_charset(response.headers().get(CONTENT_TYPE)) {
+                response.headers_mut().insert(CONTENT_TYPE, content_type);
+            }
             // Pages change while they are written; browsers ask each time whether they did.
             response.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-cache"));
             response.map(|body| body.boxed_unsync())
@@ -107,6 +113,13 @@ async fn from_folder(folder: &Static, mut request: Request<Incoming>, path: &str
             text(StatusCode::INTERNAL_SERVER_ERROR, "this file cannot be read\n")
         }
     }
+}
+
+/// Text is UTF-8 unless it says otherwise; browsers would take it for something older.
+fn with_charset(content_type: Option<&HeaderValue>) -> Option<HeaderValue> {
+    let content_type = content_type?.to_str().ok()?;
+    let is_text = content_type.starts_with("text/") && !content_type.contains("charset");
+    is_text.then(|| HeaderValue::from_str(&format!("{content_type}; charset=utf-8")).ok())?
 }
 
 /// Sends the browser to the public copy of a pinned package.

@@ -6,6 +6,7 @@ use single_state_proto::id::{SessionId, WorkerIndex};
 use single_state_proto::placement::PlacementKey;
 use single_state_proto::topology::Topology;
 
+use crate::channel::Channel;
 use crate::metrics::Metrics;
 use crate::worker_link::{LinkOptions, WorkerLink};
 
@@ -42,10 +43,34 @@ impl Router {
         }
     }
 
-    /// The worker that owns `session`; `None` while there are no workers at all.
-    pub(crate) fn owner(&self, session: &SessionId) -> Option<Rc<WorkerLink>> {
-        let index = self.topology.owner(&self.key, session, |_| false)?;
-        self.workers.get(usize::from(index.0)).cloned()
+    /// Index of the worker that owns `session`; `None` while there are no workers at all.
+    pub(crate) fn owner(&self, session: &SessionId) -> Option<WorkerIndex> {
+        self.topology.owner(&self.key, session, |_| false)
+    }
+
+    /// Asks the owner of the channel's session for it, now or when it is there.
+    pub(crate) fn attach(&self, channel: &Rc<Channel>) {
+        if let Some(worker) = self.owner(&channel.session).and_then(|index| self.worker(index)) {
+            worker.attach(channel);
+        }
+    }
+
+    /// The channel's browser is gone. Does nothing the second time.
+    pub(crate) fn detach(&self, channel: &Channel) {
+        if let Some(worker) = channel.worker().and_then(|index| self.worker(index)) {
+            worker.detach(channel);
+        }
+    }
+
+    /// Closes all browsers.
+    pub(crate) fn close_all(&self, code: u16, reason: &'static str) {
+        for worker in &self.workers {
+            worker.close_all(code, reason);
+        }
+    }
+
+    fn worker(&self, index: WorkerIndex) -> Option<&Rc<WorkerLink>> {
+        self.workers.get(usize::from(index.0))
     }
 
     pub(crate) fn topology(&self) -> &Topology {

@@ -51,8 +51,12 @@ pub(crate) struct WorkerLink {
     metrics: Rc<Metrics>,
     up: RefCell<Option<Up>>,
     waiting: RefCell<FxHashMap<ConnectionId, Rc<Channel>>>,
+    /// Since when no link is up.
+    down_since: Cell<Instant>,
     /// A link has been up since the start of the gateway.
     was_up: Cell<bool>,
+    /// The gateway ends: that links do too is no news.
+    ending: Cell<bool>,
 }
 
 #[derive(Debug)]
@@ -60,6 +64,8 @@ struct Up {
     link: Rc<LinkHandle>,
     worker: Hello,
     streams: FxHashMap<StreamId, Rc<Channel>>,
+    /// Streams whose outputs were taken but not acknowledged.
+    unreported: Vec<StreamId>,
 }
 
 impl WorkerLink {
@@ -70,11 +76,9 @@ impl WorkerLink {
         metrics: Rc<Metrics>,
     ) -> Rc<Self> {
         let (up, waiting, was_up) = Default::default();
-        Rc::new(Self { index, address, options, metrics, up, waiting, was_up })
-    }
-
-    pub(crate) fn index(&self) -> WorkerIndex {
-        self.index
+        let down_since = Cell::new(Instant::now());
+        let ending = Cell::new(false);
+        Rc::new(Self { index, address, options, metrics, up, waiting, down_since, was_up, ending })
     }
 
     /// Whether a link has ever been up.
@@ -84,6 +88,7 @@ impl WorkerLink {
 
     /// Asks the worker for the channel, now or when it is there.
     pub(crate) fn attach(&self, channel: &Rc<Channel>) {
+        channel.set_worker(self.index);
         if let Some(up) = self.up.borrow_mut().as_mut()
             && let Some(id) = channel.open(&up.link, self.options.generation)
         {
@@ -102,6 +107,16 @@ impl WorkerLink {
             up.streams.remove(&id);
         }
         self.unpark(channel.connection);
+    }
+
+    /// Closes the browsers of all channels that are here or wait; from then on links may end.
+    pub(crate) fn close_all(&self, code: u16, reason: &'static str) {
+        self.ending.set(true);
+        let up = self.up.borrow();
+        let attached = up.iter().flat_map(|up| up.streams.values());
+        for channel in attached.chain(self.waiting.borrow().values()) {
+            channel.close(code, reason);
+        }
     }
 
     /// What `/status` says of the worker.
@@ -123,25 +138,33 @@ impl WorkerLink {
     /// Keeps the link up for ever.
     pub(crate) async fn run(self: Rc<Self>) {
         let mut failures = 0;
+        // While a worker is away the same happens again and again; each reason is told once.
+        let mut told = None;
         loop {
+            let (worker, address) = (self.index.0, &self.address);
             match self.dial().await {
                 Ok(stream) => {
                     let end = self.connected(stream).await;
-                    let was_up = self.lost();
-                    let worker = self.index.0;
-                    if was_up {
+                    let reason = Some(end.to_string());
+                    if self.lost() {
                         failures = 0;
+                        if self.ending.get() {
+                            return;
+                        }
                         tracing::warn!(worker.index = worker, reason = %end, "link lost");
-                    } else if failures == 0 {
-                        tracing::warn!(worker.index = worker, reason = %end, "link refused");
+                    } else if told != reason {
+                        tracing::warn!(worker.index = worker, %address, reason = %end, "link refused");
+                    }
+                    told = reason;
+                }
+                // While a worker starts this happens a few times.
+                Err(error) => {
+                    let reason = Some(error.to_string());
+                    if failures >= UNREACHED && told != reason {
+                        tracing::warn!(worker.index = worker, %address, %error, "worker not reached");
+                        told = reason;
                     }
                 }
-                // While a worker starts this happens a few times, while it is away again and again.
-                Err(error) if failures == UNREACHED => {
-                    let (worker, address) = (self.index.0, &self.address);
-                    tracing::warn!(worker.index = worker, %address, %error, "worker not reached");
-                }
-                Err(_) => {}
             }
             failures += 1;
             tokio::time::sleep(retry_delay(failures)).await;
@@ -184,8 +207,11 @@ impl WorkerLink {
             Event::Connected(worker) => self.up(link, worker),
             Event::Opened(id, opened) => self.opened(id, &opened),
             Event::Message(id, message) => {
-                if let Some(channel) = self.channel(id) {
-                    channel.output(message);
+                if let Some(channel) = self.channel(id)
+                    && channel.output(message)
+                    && let Some(up) = self.up.borrow_mut().as_mut()
+                {
+                    up.unreported.push(id);
                 }
             }
             Event::Acked(id, number) => {
@@ -237,8 +263,12 @@ impl WorkerLink {
         tracing::info!(worker.index = self.index.0, worker.incarnation = incarnation, "link up");
         self.metrics.links_up.inc();
         self.was_up.set(true);
-        *self.up.borrow_mut() =
-            Some(Up { link: link.clone(), worker, streams: FxHashMap::default() });
+        *self.up.borrow_mut() = Some(Up {
+            link: link.clone(),
+            worker,
+            streams: FxHashMap::default(),
+            unreported: Vec::new(),
+        });
         let waiting = std::mem::take(&mut *self.waiting.borrow_mut());
         self.metrics.parked.dec_by(waiting.len() as i64);
         for channel in waiting.into_values() {
@@ -250,6 +280,7 @@ impl WorkerLink {
     fn lost(&self) -> bool {
         let Some(up) = self.up.borrow_mut().take() else { return false };
         self.metrics.links_up.dec();
+        self.down_since.set(Instant::now());
         for channel in up.streams.into_values() {
             channel.lost();
             self.attach(&channel);
@@ -296,9 +327,11 @@ impl WorkerLink {
     }
 
     fn report_taken(&self) {
-        if let Some(up) = self.up.borrow().as_ref() {
-            for channel in up.streams.values() {
-                channel.report_taken();
+        if let Some(up) = self.up.borrow_mut().as_mut() {
+            for id in up.unreported.drain(..) {
+                if let Some(channel) = up.streams.get(&id) {
+                    channel.report_taken();
+                }
             }
         }
     }
@@ -312,8 +345,9 @@ impl WorkerLink {
             }
             let now = Instant::now();
             for channel in self.waiting.borrow().values() {
-                let parked = channel.parked_since().map_or(Duration::ZERO, |since| now - since);
-                if parked >= self.options.park_timeout {
+                // What it waited while a link was up does not count (R17).
+                let since = channel.parked_since().map(|since| since.max(self.down_since.get()));
+                if since.is_some_and(|since| now - since >= self.options.park_timeout) {
                     channel.close(1013, "no worker can be reached; try again later");
                 }
             }

@@ -40,13 +40,14 @@ impl Project {
         self.folder.path().join(name)
     }
 
-    /// Writes a file; its folder is made.
+    /// Writes a file, in one step as editors do; its folder is made.
     pub fn write(&self, name: &str, content: &str) -> Result<()> {
         let path = self.path(name);
-        if let Some(folder) = path.parent() {
-            std::fs::create_dir_all(folder)?;
-        }
-        std::fs::write(&path, content).with_context(|| format!("write {}", path.display()))
+        let folder = path.parent().context("a name of a file")?;
+        std::fs::create_dir_all(folder)?;
+        let next = folder.join(".next");
+        std::fs::write(&next, content)?;
+        Ok(std::fs::rename(next, path)?)
     }
 
     /// Puts a copy of `program` in the place of the worker, as a build does: in one step.
@@ -201,7 +202,7 @@ pub async fn wait_until_gone(processes: &[u32]) -> Result<()> {
 }
 
 /// Tries until it succeeds; at the deadline, the last failure says what was missing.
-async fn wait_for(attempt: impl AsyncFn() -> Result<()>) -> Result<()> {
+pub async fn wait_for(attempt: impl AsyncFn() -> Result<()>) -> Result<()> {
     let began = Instant::now();
     loop {
         match attempt().await {

@@ -174,6 +174,9 @@ async fn an_address_that_is_taken_is_one_sentence_and_exit_code_1() -> Result<()
     command.args(["--listen", &cluster.gateway.address, "--admin-listen", "127.0.0.1:0"]);
     let mut process = Process::spawn("worker", command)?;
     assert_eq!(process.wait().await?.code(), Some(1));
-    let said = format!("cannot listen on {}: Address already in use", cluster.gateway.address);
+    let said = format!(
+        "cannot listen on {} (--listen and --admin-listen choose another address): Address",
+        cluster.gateway.address
+    );
     process.wait_for_line(|line| line.contains(&said).then_some(())).await
 }

@@ -18,6 +18,10 @@ enum Message {
 impl Session for Counter {
     type Message = Message;
 
+    async fn started(&mut self, ctx: &mut Context) -> Result<()> {
+        ctx.assign("count", &self.count)
+    }
+
     async fn handle(&mut self, message: Message, ctx: &mut Context) -> Result<()> {
         match message {
             Message::Add { n } => self.count += n,

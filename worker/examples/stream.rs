@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
-use single_state_worker::{App, Context, Poster, Result, Session};
+use single_state_worker::{App, Context, Poster, Result, Session, ensure};
 
 #[derive(Default, Serialize, Deserialize)]
 struct Writer {
@@ -54,7 +54,7 @@ impl Session for Writer {
 
 /// Stands for a language model or another slow service.
 async fn write(about: String, session: Poster) -> Result<()> {
-    anyhow::ensure!(!about.is_empty(), "say what to write about");
+    ensure!(!about.is_empty(), "say what to write about");
     for word in ["Once", "upon", "a", "time", "there", "was", about.as_str()] {
         tokio::time::sleep(Duration::from_millis(200)).await;
         session.post(&Message::Word { word: word.to_owned() }).await?;

@@ -9,6 +9,7 @@
 //! The only place where app code is called.
 
 use std::any::Any;
+use std::fmt::Display;
 use std::panic::AssertUnwindSafe;
 use std::rc::Rc;
 use std::task::Poll;
@@ -53,13 +54,17 @@ pub(crate) async fn run<S: Session>(resident: Rc<Resident>, host: Rc<Host>) -> E
 async fn live<S: Session>(resident: Rc<Resident>, host: Rc<Host>) -> End {
     let mut app = S::default();
     let mut ctx = Context::new(resident.clone(), host);
-    call(&mut ctx, "started", async |ctx| app.started(ctx).await).await;
+    resident.begin_call();
+    call(&mut ctx, &"started", async |ctx| app.started(ctx).await).await;
+    resident.end_call();
     loop {
         if ctx.ended {
             resident.close_channels(CloseCode::SessionEnded);
             return End::Deleted;
         }
-        match next(&resident, &mut ctx).await {
+        let todo = next(&resident, &mut ctx).await;
+        resident.begin_call();
+        match todo {
             Todo::Timer(number, message) => {
                 ctx.cause = Cause::Timer(number);
                 to_itself(&mut app, &mut ctx, &message).await;
@@ -70,7 +75,7 @@ async fn live<S: Session>(resident: Rc<Resident>, host: Rc<Host>) -> End {
             }
             Todo::Work(Work::Attached) => {
                 ctx.cause = Cause::Hook;
-                call(&mut ctx, "attached", async |ctx| app.attached(ctx).await).await;
+                call(&mut ctx, &"attached", async |ctx| app.attached(ctx).await).await;
             }
             Todo::Work(Work::Input(channel, input)) => {
                 let number = input.number;
@@ -79,6 +84,7 @@ async fn live<S: Session>(resident: Rc<Resident>, host: Rc<Host>) -> End {
             }
             Todo::Work(Work::Stop) => return End::Stopped,
         }
+        resident.end_call();
         give_way().await;
     }
 }
@@ -113,38 +119,42 @@ async fn next(resident: &Resident, ctx: &mut Context) -> Todo {
 async fn apply<S: Session>(app: &mut S, ctx: &mut Context, channel: ChannelKey, input: Input) {
     ctx.cause = Cause::Input(channel, input.number);
     ctx.host.metrics.handled.inc();
+    let body = input.body;
     if input.binary {
-        return call(ctx, "a binary message", async |ctx| app.binary(input.body, ctx).await).await;
+        return call(ctx, &"a binary message", async |ctx| app.binary(body, ctx).await).await;
     }
-    match message::from_browser::<S::Message>(&input.body) {
-        Ok(FromBrowser::App { tag, message }) => {
-            let what = format!("{:?}", shorten(&tag));
-            call(ctx, &what, async |ctx| app.handle(message, ctx).await).await;
-        }
-        Ok(FromBrowser::Assign { key, value }) => {
-            call(ctx, "\"assign\"", async |ctx| app.assign(key, value, ctx).await).await;
-        }
-        Err(error) => {
-            ctx.host.metrics.errors.inc();
-            report(&ctx.resident, "a message", Ok(Err(error)));
-        }
-    }
+    let label = Label(&body);
+    call(ctx, &label, async |ctx| match message::from_browser(&body)? {
+        FromBrowser::App(message) => app.handle(message, ctx).await,
+        FromBrowser::Assign { key, value } => app.assign(key, value, ctx).await,
+    })
+    .await;
 }
 
 async fn to_itself<S: Session>(app: &mut S, ctx: &mut Context, message: &[u8]) {
     ctx.host.metrics.handled.inc();
-    match message::from_itself::<S::Message>(message) {
-        Ok(message) => {
-            call(ctx, "a message to itself", async |ctx| app.handle(message, ctx).await).await;
-        }
-        Err(error) => report(&ctx.resident, "a message to itself", Ok(Err(error))),
+    call(ctx, &"a message to itself", async |ctx| {
+        app.handle(message::from_itself(message)?, ctx).await
+    })
+    .await;
+}
+
+/// Names a browser's message; only errors need it.
+struct Label<'a>(&'a [u8]);
+
+impl Display for Label<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&message::label(self.0))
     }
 }
 
 /// Calls app code; its errors and panics become messages to the user and end nothing.
-async fn call(ctx: &mut Context, what: &str, code: impl AsyncFnOnce(&mut Context) -> Result<()>) {
+async fn call(
+    ctx: &mut Context,
+    what: &dyn Display,
+    code: impl AsyncFnOnce(&mut Context) -> Result<()>,
+) {
     let (resident, metrics) = (ctx.resident.clone(), ctx.host.metrics.clone());
-    resident.begin_call();
     let began = std::time::Instant::now();
     let outcome = AssertUnwindSafe(code(ctx)).catch_unwind().await;
     metrics.handle_seconds.observe(began.elapsed().as_secs_f64());
@@ -158,21 +168,20 @@ async fn call(ctx: &mut Context, what: &str, code: impl AsyncFnOnce(&mut Context
         }
     }
     report(&resident, what, outcome);
-    resident.end_call();
 }
 
 /// Tells the user, and the log, what went wrong.
-pub(crate) fn report(resident: &Resident, what: &str, outcome: Outcome) {
+pub(crate) fn report(resident: &Resident, what: &dyn Display, outcome: Outcome) {
     let session = resident.id.as_str();
     let (error, details) = match outcome {
         Ok(Ok(())) => return,
         Ok(Err(error)) => {
-            tracing::info!(session.id = session, handler = what, "message rejected");
+            tracing::info!(session.id = session, handler = %what, "message rejected");
             (error.to_string(), causes(&error, what))
         }
         Err(panic) => {
             let text = panic_text(&*panic);
-            tracing::error!(session.id = session, handler = what, panic = text, "handler panicked");
+            tracing::error!(session.id = session, handler = %what, panic = text, "handler panicked");
             let details = format!("in the handler of {what}; the message was given up");
             (format!("the app panicked: {text}"), details)
         }
@@ -181,7 +190,7 @@ pub(crate) fn report(resident: &Resident, what: &str, outcome: Outcome) {
     resident.with_log(|log| log.event(false, body));
 }
 
-fn causes(error: &Error, what: &str) -> String {
+fn causes(error: &Error, what: &dyn Display) -> String {
     let mut details = format!("while handling {what}");
     for cause in error.chain().skip(1) {
         details.push_str(&format!("; because {cause}"));
@@ -197,13 +206,8 @@ fn panic_text(panic: &(dyn Any + Send)) -> &str {
     }
 }
 
-/// A page chooses its tags; a log line is no place for a long one.
-fn shorten(tag: &str) -> &str {
-    let end = tag.char_indices().nth(64).map_or(tag.len(), |(at, _)| at);
-    &tag[..end]
-}
-
-/// Lets the other sessions have their turn, without waiting for anything.
+/// Lets the other sessions have their turn, without waiting for anything. tokio's `yield_now` also
+/// asks the kernel for news each time, which costs more than most handlers.
 async fn give_way() {
     let mut given = false;
     std::future::poll_fn(|context| {

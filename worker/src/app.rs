@@ -1,7 +1,7 @@
 //! An app as a process: flags, listeners, and the life of a worker.
 
 use std::any::Any;
-use std::cell::RefCell;
+use std::cell::Cell;
 use std::process::ExitCode;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -59,7 +59,7 @@ impl Default for App {
 /// Why a worker cannot begin or go on.
 #[derive(Debug, thiserror::Error)]
 enum RunError {
-    #[error("cannot listen on {address}")]
+    #[error("cannot listen on {address} (--listen and --admin-listen choose another address)")]
     Listen { address: String, source: std::io::Error },
     #[error(transparent)]
     System(#[from] std::io::Error),
@@ -108,7 +108,7 @@ async fn work<S: Session>(
         Host::new(config.index, Rc::new(MemoryStore::default()), shared, config.max_output_bytes);
     let host = Rc::new(host);
     let registry = Registry::new::<S>(host.clone());
-    let node = WorkerNode { host, registry, incarnation: incarnation(), ready: RefCell::new(true) };
+    let node = WorkerNode { host, registry, incarnation: incarnation(), ready: Cell::new(true) };
     let node = Rc::new(node);
     tokio::task::spawn_local(admin::serve(admin, node.clone()));
     let index = config.index.0;
@@ -123,7 +123,7 @@ async fn work<S: Session>(
         () = reached(&mut phase, Phase::Draining) => {}
         () = stdin_ended.notified() => tracing::info!("standard input ended"),
     }
-    *node.ready.borrow_mut() = false;
+    node.ready.set(false);
     let lost = node.registry.resident();
     tracing::info!(
         worker.index = index,
@@ -192,12 +192,12 @@ struct WorkerNode {
     host: Rc<Host>,
     registry: Rc<Registry>,
     incarnation: Incarnation,
-    ready: RefCell<bool>,
+    ready: Cell<bool>,
 }
 
 impl Node for WorkerNode {
     fn ready(&self) -> Result<(), String> {
-        if *self.ready.borrow() { Ok(()) } else { Err("the worker is draining".to_owned()) }
+        if self.ready.get() { Ok(()) } else { Err("the worker is draining".to_owned()) }
     }
 
     fn status(&self) -> String {

@@ -11,13 +11,14 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 use single_state_proto::id::{Epoch, InputNumber};
+use tokio::sync::mpsc;
 use tokio::time::Instant;
 
 use crate::Result;
 use crate::host::Host;
 use crate::jobs::Jobs;
 use crate::message;
-use crate::resident::{ChannelKey, Resident, WeakResident};
+use crate::resident::{ChannelKey, Resident};
 use crate::timers::Timers;
 
 /// Keys that browsers may assign …
@@ -229,7 +230,7 @@ impl Context {
 
     /// Sends messages to this session, for work that runs beside it.
     pub fn poster(&self) -> Poster {
-        Poster { resident: Rc::downgrade(&self.resident) }
+        Poster { posts: self.resident.poster() }
     }
 
     // --- who and where --------------------------------------------------------------------------
@@ -266,9 +267,9 @@ impl Context {
         }
     }
 
-    /// A text that is the same whenever the message that is being handled is handled again, after a
-    /// crash for instance, and different for every other message: for calls to the outside that
-    /// must take effect once.
+    /// A text for calls to the outside that must take effect once: the same whenever a browser's
+    /// input is handled again, after a crash for instance, and different for every other input.
+    /// Messages of the session to itself have one each; all hooks of one ownership share one.
     pub fn idempotency_key(&self) -> String {
         let session = &self.resident.id;
         match self.cause {
@@ -290,15 +291,9 @@ impl Context {
 }
 
 /// Sends messages to a session from work beside it; see [`Context::spawn`].
-#[derive(Clone)]
+#[derive(Debug, Clone)]
 pub struct Poster {
-    resident: WeakResident,
-}
-
-impl std::fmt::Debug for Poster {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Poster").finish_non_exhaustive()
-    }
+    posts: mpsc::Sender<Bytes>,
 }
 
 impl Poster {
@@ -308,11 +303,6 @@ impl Poster {
     /// When `message` cannot be serialised, or the session has left memory.
     pub async fn post(&self, message: &(impl Serialize + ?Sized)) -> Result<()> {
         let message = message::to_itself(&message)?;
-        let gone = || anyhow!("the session has left memory");
-        std::future::poll_fn(|context| match self.resident.upgrade() {
-            Some(resident) => resident.poll_post(&message, context).map(Ok),
-            None => std::task::Poll::Ready(Err(gone())),
-        })
-        .await
+        self.posts.send(message).await.map_err(|_| anyhow!("the session has left memory"))
     }
 }

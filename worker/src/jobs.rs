@@ -30,6 +30,7 @@ impl Jobs {
             let outcome = AssertUnwindSafe(work).catch_unwind().await;
             if let Some(resident) = resident.upgrade() {
                 report(&resident, &label, outcome);
+                resident.trim();
                 resident.pump_all();
             }
         });

@@ -9,7 +9,7 @@
 //! - [`testing::TestSession`]: runs it in a test, in virtual time and without a cluster.
 //!
 //! ```text
-//!   gateway ══ link.rs ── registry.rs ── resident.rs ◀──▶ actor.rs ── your Session
+//!   gateway ══ link.rs ── registry.rs ── resident/  ◀──▶ actor.rs ── your Session
 //!                         starts and     mailbox, log,    one coroutine, calls
 //!                         ends sessions  channels         your code
 //! ```
@@ -33,7 +33,7 @@ mod store;
 pub mod testing;
 mod timers;
 
-pub use anyhow::{Error, Result};
+pub use anyhow::{Error, Result, anyhow, bail, ensure};
 pub use bytes::Bytes;
 
 pub use crate::app::App;

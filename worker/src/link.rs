@@ -20,7 +20,8 @@ use crate::resident::{Attachment, Tab};
 /// One gateway.
 struct GatewayLink {
     link: Rc<LinkHandle>,
-    attachments: RefCell<FxHashMap<StreamId, Attachment>>,
+    /// By stream; `None` while its session is loaded.
+    attachments: RefCell<FxHashMap<StreamId, Option<Attachment>>>,
     metrics: Rc<Metrics>,
 }
 
@@ -49,7 +50,7 @@ pub(crate) async fn serve(
     let attachments = std::mem::take(&mut *gateway.attachments.borrow_mut());
     metrics.channels.dec_by(attachments.len() as i64);
     // The browsers are still there: their gateway comes back, or they come through another one.
-    attachments.values().for_each(Attachment::detach);
+    attachments.values().flatten().for_each(Attachment::detach);
     end
 }
 
@@ -61,6 +62,8 @@ impl GatewayLink {
                 tracing::info!(gateway.incarnation = incarnation, "gateway linked");
             }
             Event::Open(stream, open) => {
+                self.metrics.channels.inc();
+                self.attachments.borrow_mut().insert(stream, None);
                 registry.open(open, Rc::new(StreamTab { gateway: self.clone(), stream }));
             }
             Event::Message(stream, Message { number, binary, body }) => {
@@ -102,7 +105,7 @@ impl GatewayLink {
     }
 
     fn attachment(&self, stream: StreamId) -> Option<Attachment> {
-        self.attachments.borrow().get(&stream).cloned()
+        self.attachments.borrow().get(&stream).cloned().flatten()
     }
 
     fn remove(&self, stream: StreamId) -> Option<Attachment> {
@@ -110,18 +113,22 @@ impl GatewayLink {
         if attachment.is_some() {
             self.metrics.channels.dec();
         }
-        attachment
+        attachment.flatten()
     }
 }
 
 impl Tab for StreamTab {
     fn opened(&self, opened: Opened, attachment: Attachment) {
-        self.gateway.metrics.channels.inc();
-        self.gateway.attachments.borrow_mut().insert(self.stream, attachment);
+        self.gateway.attachments.borrow_mut().insert(self.stream, Some(attachment));
         self.gateway.link.with(|link| link.accept(self.stream, opened));
     }
 
+    fn is_wanted(&self) -> bool {
+        self.gateway.attachments.borrow().contains_key(&self.stream)
+    }
+
     fn refused(&self, refused: Refused) {
+        self.gateway.remove(self.stream);
         self.gateway.link.with(|link| link.refuse(self.stream, refused));
     }
 

@@ -20,8 +20,11 @@ pub(crate) enum FromBrowser<M> {
     /// `{"tag":"assign","key":…,"value":…}`
     Assign { key: String, value: Value },
     /// Everything else is the app's.
-    App { tag: String, message: M },
+    App(M),
 }
+
+/// Texts of a page in our errors and logs are cut to so many characters.
+const SHOWN: usize = 100;
 
 #[derive(Deserialize)]
 struct Tagged<'a> {
@@ -39,33 +42,54 @@ struct Assign {
 pub(crate) fn from_browser<M: DeserializeOwned>(text: &[u8]) -> Result<FromBrowser<M>> {
     let tag = find_tag(text)?;
     if tag.starts_with('_') {
-        bail!("the tag {tag:?} is reserved for the session itself");
+        bail!("the tag {:?} is reserved for the session itself", shorten(&tag));
     }
     if tag == "assign" {
         let Assign { key, value } = decode(text, &tag)?;
         return Ok(FromBrowser::Assign { key, value });
     }
-    let message = decode(text, &tag)?;
-    Ok(FromBrowser::App { tag: tag.into_owned(), message })
+    decode(text, &tag).map(FromBrowser::App)
+}
+
+/// What to call a browser's message in errors and logs: its tag, if it has one.
+pub(crate) fn label(text: &[u8]) -> String {
+    match find_tag(text) {
+        Ok(tag) => format!("{:?}", shorten(&tag)),
+        Err(_) => "a message".to_owned(),
+    }
+}
+
+/// A text that a page chose, short enough to be repeated.
+fn shorten(text: &str) -> &str {
+    let end = text.char_indices().nth(SHOWN).map_or(text.len(), |(at, _)| at);
+    &text[..end]
 }
 
 fn find_tag(text: &[u8]) -> Result<Cow<'_, str>> {
     if text.trim_ascii_start().first() != Some(&b'{') {
         bail!("a message is a JSON object with a \"tag\", such as {{\"tag\":\"add\",\"n\":1}}");
     }
-    let Tagged { tag } = serde_json::from_slice(text)
-        .map_err(|error| anyhow!("the message is not JSON: {error}"))?;
-    tag.context("the message has no \"tag\"")
+    let parsed: serde_json::Result<Tagged<'_>> = serde_json::from_slice(text);
+    match parsed {
+        Ok(Tagged { tag: Some(tag) }) => Ok(tag),
+        Ok(Tagged { tag: None }) => bail!("the message has no \"tag\""),
+        Err(error) if error.is_data() => bail!("the message's \"tag\" is not one string"),
+        Err(error) => bail!("the message is not JSON: {error}"),
+    }
 }
 
 fn decode<T: DeserializeOwned>(text: &[u8], tag: &str) -> Result<T> {
-    serde_json::from_slice(text).map_err(|error| anyhow!("message {tag:?}: {}", Position(&error)))
+    serde_json::from_slice(text).map_err(|error| {
+        let sentence = WithoutPosition(&error).to_string();
+        let cut = if shorten(&sentence).len() < sentence.len() { "…" } else { "" };
+        anyhow!("message {:?}: {}{cut}", shorten(tag), shorten(&sentence))
+    })
 }
 
 /// serde's sentence without the position, which means nothing to whoever wrote `{tag: …}` in a page.
-struct Position<'a>(&'a serde_json::Error);
+struct WithoutPosition<'a>(&'a serde_json::Error);
 
-impl Display for Position<'_> {
+impl Display for WithoutPosition<'_> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let text = self.0.to_string();
         let position = format!(" at line {} column {}", self.0.line(), self.0.column());
@@ -141,8 +165,8 @@ mod tests {
     #[test]
     fn a_tagged_object_becomes_the_apps_message() {
         let decoded = from_browser::<Message>(br#" {"n":2,"tag":"add"}"#).unwrap();
-        let FromBrowser::App { tag, message } = decoded else { panic!("{decoded:?}") };
-        assert_eq!((tag.as_str(), message), ("add", Message::Add { n: 2.0 }));
+        let FromBrowser::App(message) = decoded else { panic!("{decoded:?}") };
+        assert_eq!(message, Message::Add { n: 2.0 });
         assert!(from_browser::<Message>(br#"{"tag":"clear"}"#).is_ok());
     }
 
@@ -160,7 +184,7 @@ mod tests {
             ("[1]", "a message is a JSON object"),
             ("{", "the message is not JSON"),
             ("{}", "the message has no \"tag\""),
-            (r#"{"tag":3}"#, "the message is not JSON: invalid type"),
+            (r#"{"tag":3}"#, "the message's \"tag\" is not one string"),
             (r#"{"tag":"_step"}"#, "the tag \"_step\" is reserved"),
             (r#"{"tag":"wat"}"#, "message \"wat\": unknown variant `wat`"),
             (r#"{"tag":"add"}"#, "message \"add\": missing field `n`"),
@@ -171,6 +195,15 @@ mod tests {
             assert!(error.starts_with(part), "{text}: {error}");
             let names_tag = error.starts_with("message ");
             assert!(!(names_tag && error.contains(" column ")), "{text}: {error}");
+        }
+    }
+
+    #[test]
+    fn what_a_page_sent_is_repeated_in_short() {
+        let long = "x".repeat(100_000);
+        for text in [format!(r#"{{"tag":"{long}"}}"#), format!(r#"{{"tag":"_{long}"}}"#)] {
+            assert!(error_of(&text).len() < 400);
+            assert!(label(text.as_bytes()).len() < 200);
         }
     }
 

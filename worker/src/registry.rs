@@ -7,11 +7,13 @@
 //! ```
 
 use std::cell::RefCell;
+use std::panic::AssertUnwindSafe;
 use std::pin::Pin;
 use std::rc::Rc;
 
+use futures_util::FutureExt;
 use rustc_hash::FxHashMap;
-use single_state_proto::frame::{Open, Refused};
+use single_state_proto::frame::{CloseCode, Open, Refused};
 use single_state_proto::id::{Epoch, SessionId};
 
 use crate::actor::{self, End};
@@ -73,7 +75,9 @@ impl Registry {
 
     async fn load(self: Rc<Self>, session: SessionId, min_epoch: Epoch) {
         let claimed = self.host.store.claim(&session, min_epoch).await;
-        self.host.metrics.claimed("stored");
+        if claimed.is_ok() {
+            self.host.metrics.claimed("stored");
+        }
         self.loaded(&session, claimed);
     }
 
@@ -91,7 +95,12 @@ impl Registry {
                 return;
             }
         };
+        let waiting: Vec<_> = waiting.into_iter().filter(|(_, tab)| tab.is_wanted()).collect();
         let resident = Resident::new(session.clone(), epoch);
+        if waiting.is_empty() {
+            // Whoever asked for it has left: it ends at its first turn.
+            resident.stop();
+        }
         let entry = Entry::Resident(resident.clone());
         self.sessions.borrow_mut().insert(session.clone(), entry);
         self.host.metrics.resident.inc();
@@ -102,13 +111,22 @@ impl Registry {
     }
 
     async fn live(self: Rc<Self>, resident: Rc<Resident>) {
-        let end = (self.start)(resident.clone(), self.host.clone()).await;
-        if end == End::Deleted
-            && let Err(error) = self.host.store.delete(&resident.id, resident.epoch).await
-        {
-            tracing::warn!(session.id = resident.id.as_str(), %error, "delete a session");
+        let coroutine = (self.start)(resident.clone(), self.host.clone());
+        let (id, epoch) = (&resident.id, resident.epoch);
+        let stored = match AssertUnwindSafe(coroutine).catch_unwind().await {
+            Ok(End::Stopped) => self.host.store.release(id, epoch).await,
+            Ok(End::Deleted) => self.host.store.delete(id, epoch).await,
+            Err(_) => {
+                // Handlers are contained; this is `Default` of the app, or a mistake of ours.
+                tracing::error!(session.id = id.as_str(), "session panicked outside its handlers");
+                resident.close_channels(CloseCode::Quarantined);
+                self.host.store.release(id, epoch).await
+            }
+        };
+        if let Err(error) = stored {
+            tracing::warn!(session.id = id.as_str(), %error, "give up a session");
         }
-        self.sessions.borrow_mut().remove(&resident.id);
+        self.sessions.borrow_mut().remove(id);
         self.host.metrics.resident.dec();
     }
 

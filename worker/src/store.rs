@@ -17,6 +17,13 @@ pub(crate) trait Store {
         min_epoch: Epoch,
     ) -> LocalBoxFuture<'_, Result<Epoch, StoreError>>;
 
+    /// Gives up a session of which nothing has to be kept, if `epoch` still owns it.
+    fn release(
+        &self,
+        session: &SessionId,
+        epoch: Epoch,
+    ) -> LocalBoxFuture<'_, Result<(), StoreError>>;
+
     /// Deletes a session that the app has ended, if `epoch` still owns it.
     fn delete(
         &self,

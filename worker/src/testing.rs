@@ -1,7 +1,7 @@
 //! Tests of apps: [`TestSession`] runs one session in virtual time, without a cluster.
 
 use std::any::Any;
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -64,14 +64,14 @@ struct World {
     runtime: Runtime,
     tasks: LocalSet,
     registry: Rc<Registry>,
-    tabs: RefCell<u64>,
+    tabs: Cell<u64>,
 }
 
 /// One tab of a [`TestSession`].
 pub struct TestTab {
     world: Rc<World>,
     wire: Rc<Wire>,
-    sent: RefCell<u64>,
+    sent: Cell<u64>,
 }
 
 impl<S> std::fmt::Debug for TestSession<S> {
@@ -107,7 +107,7 @@ impl<S: Session> TestSession<S> {
         let store = Rc::new(MemoryStore::default());
         let host = Host::new(WorkerIndex(0), store, shared, MAX_MESSAGE as usize);
         let registry = Registry::new::<S>(Rc::new(host));
-        let (tasks, tabs) = (LocalSet::new(), RefCell::new(0));
+        let (tasks, tabs) = (LocalSet::new(), Cell::new(0));
         let world = Rc::new(World { runtime, tasks, registry, tabs });
         let first = TestTab::connect(&world);
         Self { world, first, app: std::marker::PhantomData }
@@ -163,8 +163,8 @@ impl World {
 
 impl TestTab {
     fn connect(world: &Rc<World>) -> Self {
-        *world.tabs.borrow_mut() += 1;
-        let number = *world.tabs.borrow();
+        let number = world.tabs.get() + 1;
+        world.tabs.set(number);
         let open = Open {
             session: "test".parse().expect("an id"),
             channel: format!("test-tab-{number}").parse().expect("an id"),
@@ -180,7 +180,7 @@ impl TestTab {
             identity: None,
         };
         let wire = Rc::new(Wire::default());
-        let tab = Self { world: world.clone(), wire: wire.clone(), sent: RefCell::new(0) };
+        let tab = Self { world: world.clone(), wire: wire.clone(), sent: Cell::new(0) };
         world.block_on(async {
             world.registry.open(Box::new(open), wire.clone());
             tab.wait_for("attach a tab", |state| state.attachment.is_some()).await;
@@ -204,8 +204,8 @@ impl TestTab {
     }
 
     fn input(&self, binary: bool, body: Bytes) {
-        *self.sent.borrow_mut() += 1;
-        let number = InputNumber(*self.sent.borrow());
+        let number = InputNumber(self.sent.get()).next();
+        self.sent.set(number.0);
         let attachment = self.wire.state.borrow().attachment.clone();
         let attachment = attachment.expect("this tab's connection is closed");
         self.world.block_on(async {
@@ -279,6 +279,10 @@ impl Wire {
 impl Tab for Wire {
     fn opened(&self, _: Opened, attachment: Attachment) {
         self.change(|state| state.attachment = Some(attachment));
+    }
+
+    fn is_wanted(&self) -> bool {
+        true
     }
 
     fn refused(&self, refused: Refused) {

@@ -52,10 +52,12 @@ function Page({ state, connection }) {
           title="Sends a message whose handler fails">Break a handler</button>
       </nav>
     </header>
-    <${Banner} id="lost-banner" text=${state.lost ? LOST : ""}
-      onDismiss=${() => dispatch({ tag: "_dismiss_lost" })} />
-    <${Banner} id="error" text=${state.error}
-      onDismiss=${() => dispatch({ tag: "_dismiss_error" })} />
+    <div class="banners">
+      <${Banner} id="lost-banner" text=${state.lost ? LOST : ""}
+        onDismiss=${() => dispatch({ tag: "_dismiss_lost" })} />
+      <${Banner} id="error" text=${state.error}
+        onDismiss=${() => dispatch({ tag: "_dismiss_error" })} />
+    </div>
     <main class="cards">
       <${Yak} ...${card} />
       <${Axpy} ...${card} />

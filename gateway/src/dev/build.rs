@@ -46,8 +46,8 @@ impl Supervisor {
         if self.options.build.is_none() {
             return;
         }
-        let (project, data) = (&self.options.project, &self.options.data);
-        match Watch::sources(project, data, self.program.watched().as_deref()) {
+        let (project, others) = (&self.options.project, &self.options.not_sources);
+        match Watch::sources(project, others, self.program.watched().as_deref()) {
             Ok(watch) => self.follow_sources(watch),
             Err(error) => self.say(&format!(
                 "cannot watch the sources in {}: {error}; restart `gateway dev` to build again",

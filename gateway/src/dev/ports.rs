@@ -1,10 +1,13 @@
-//! Free ports for the workers. Each is held by a listener until its worker starts.
+//! Free ports for the workers. Each is held by a socket until its worker starts; none of them
+//! listens, so that whoever dials too early is refused at once.
 
 use std::{
     fs, io,
-    net::{Ipv4Addr, TcpListener},
+    net::{Ipv4Addr, SocketAddr},
     ops::Range,
 };
+
+use tokio::net::TcpSocket;
 
 /// Below this live the ports that people choose themselves.
 const LOWEST: u16 = 10_240;
@@ -14,17 +17,17 @@ const USUAL_EPHEMERAL: u16 = 32_768;
 const ENOUGH: u16 = 1_000;
 const TRIES: u32 = 64;
 
-/// Listens on `count` free ports of 127.0.0.1, all different as all are held.
+/// Takes `count` free ports of 127.0.0.1, all different as all are held.
 ///
 /// They lie below the range from which outgoing connections take theirs. A worker keeps its ports
 /// over restarts: inside that range, any connection of this machine could take one while the worker
 /// is away, and one that dials the absent worker could even end up connected to itself.
-pub(crate) fn reserve(count: usize) -> io::Result<Vec<TcpListener>> {
+pub(crate) fn reserve(count: usize) -> io::Result<Vec<TcpSocket>> {
     let range = below_ephemeral(fs::read_to_string("/proc/sys/net/ipv4/ip_local_port_range").ok());
     (0..count).map(|_| reserve_one(&range)).collect()
 }
 
-fn reserve_one(range: &Range<u16>) -> io::Result<TcpListener> {
+fn reserve_one(range: &Range<u16>) -> io::Result<TcpSocket> {
     if range.len() >= usize::from(ENOUGH) {
         for _ in 0..TRIES {
             let mut random = [0; 2];
@@ -32,12 +35,18 @@ fn reserve_one(range: &Range<u16>) -> io::Result<TcpListener> {
                 break;
             }
             let port = range.start + u16::from_ne_bytes(random) % (range.end - range.start);
-            if let Ok(listener) = TcpListener::bind((Ipv4Addr::LOCALHOST, port)) {
-                return Ok(listener);
+            if let Ok(socket) = bound(port) {
+                return Ok(socket);
             }
         }
     }
-    TcpListener::bind((Ipv4Addr::LOCALHOST, 0))
+    bound(0)
+}
+
+fn bound(port: u16) -> io::Result<TcpSocket> {
+    let socket = TcpSocket::new_v4()?;
+    socket.bind(SocketAddr::from((Ipv4Addr::LOCALHOST, port)))?;
+    Ok(socket)
 }
 
 /// The ports to choose from, given the kernel's "lowest highest" of its ephemeral range.

@@ -1,11 +1,9 @@
 //! The place of one worker: its addresses, which outlive its processes, and what it is doing.
 
-use std::{
-    net::{SocketAddr, TcpListener},
-    time::Duration,
-};
+use std::{net::SocketAddr, time::Duration};
 
 use tokio::{
+    net::TcpSocket,
     sync::{oneshot, watch},
     time::Instant,
 };
@@ -21,7 +19,7 @@ pub(crate) struct Slot {
     pub(crate) link: SocketAddr,
     pub(crate) admin: SocketAddr,
     /// Hold the ports until the first start.
-    reserved: Vec<TcpListener>,
+    reserved: Vec<TcpSocket>,
     state: State,
     /// Raised by every change of the state that a task may report on; older reports are void.
     run: u64,
@@ -66,7 +64,7 @@ pub(crate) enum Restart {
 }
 
 impl Slot {
-    pub(crate) fn new((link, admin): (SocketAddr, SocketAddr), reserved: Vec<TcpListener>) -> Self {
+    pub(crate) fn new((link, admin): (SocketAddr, SocketAddr), reserved: Vec<TcpSocket>) -> Self {
         Self {
             link,
             admin,

@@ -56,16 +56,16 @@ impl Watch {
         Ok(Self { watcher, changes, of: Of::Program { path, folder } })
     }
 
-    /// Of all sources below `root`: not of products, dot files, the `data` folder and the workers'
-    /// `program`, which a build might put there.
+    /// Of all sources below `root`: not of products, dot files, the folders of `others` and the
+    /// workers' `program`, which a build might put there.
     pub(crate) fn sources(
         root: &Path,
-        data: &Path,
+        others: &[PathBuf],
         program: Option<&Path>,
     ) -> notify::Result<Self> {
         let sources = Sources {
             root: fs::canonicalize(root)?,
-            ignored: [Some(data), program].into_iter().flatten().map(resolved).collect(),
+            ignored: others.iter().map(PathBuf::as_path).chain(program).map(resolved).collect(),
             folders: BTreeMap::new(),
         };
         let judge = sources.clone();
@@ -318,7 +318,7 @@ mod tests {
     async fn folders_that_come_later_are_watched_too() {
         let folder = tempfile::tempdir().unwrap();
         let root = folder.path().canonicalize().unwrap();
-        let mut watch = Watch::sources(&root, &root.join("data"), None).unwrap();
+        let mut watch = Watch::sources(&root, &[root.join("data")], None).unwrap();
         for _ in 0..2 {
             fs::create_dir(root.join("crate")).unwrap();
             assert_eq!(watch.settled().await, root.join("crate"));
@@ -337,7 +337,7 @@ mod tests {
         for name in ["src", "target", "node_modules", ".git", "data"] {
             fs::create_dir(root.join(name)).unwrap();
         }
-        let watch = Watch::sources(&root, &root.join("data"), None).unwrap();
+        let watch = Watch::sources(&root, &[root.join("data")], None).unwrap();
         let Of::Sources(sources) = watch.of else { panic!("it watches sources") };
         let folders: Vec<_> = sources.folders.into_keys().collect();
         assert_eq!(folders, [root.join("src")]);

@@ -106,12 +106,15 @@ pub fn parse<A: clap::Parser>(args: impl IntoIterator<Item = OsString>) -> Parse
     }
 }
 
-/// The first paragraph of clap's message, without its own heading.
+/// The first paragraph of clap's message, without its own heading, and its tip if it has one.
 fn sentence(error: &clap::Error) -> String {
     let text = error.to_string();
-    let paragraph = text.split("\n\n").next().unwrap_or(&text);
-    let paragraph = paragraph.strip_prefix("error: ").unwrap_or(paragraph);
-    paragraph.split_whitespace().collect::<Vec<_>>().join(" ")
+    let mut paragraphs = text.split("\n\n");
+    let first = paragraphs.next().unwrap_or(&text);
+    let first = first.strip_prefix("error: ").unwrap_or(first);
+    let tip = paragraphs.next().filter(|paragraph| paragraph.trim_start().starts_with("tip:"));
+    let words = first.split_whitespace().chain(tip.unwrap_or_default().split_whitespace());
+    words.collect::<Vec<_>>().join(" ").replace(" tip:", "; tip:")
 }
 
 /// Removes the argument that clap does not know, or the flag that has no value; `false` when it is
@@ -168,6 +171,12 @@ mod tests {
             assert!(text.contains(part), "{part} is missing in:\n{text}");
         }
         assert_eq!(mistakes.sentences().len(), 4);
+    }
+
+    #[test]
+    fn a_misspelt_flag_is_told_the_right_one() {
+        let (_, mistakes) = parse_line("sample --cuont 3");
+        assert!(mistakes.sentences()[0].contains("'--count'"), "{:?}", mistakes.sentences());
     }
 
     #[test]

@@ -6,7 +6,7 @@ mod model;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
-use single_state_worker::{Context, Result, Session};
+use single_state_worker::{Context, Result, Session, bail, ensure};
 
 use self::model::Model;
 
@@ -87,7 +87,7 @@ impl Session for Demo {
     async fn handle(&mut self, message: Message, ctx: &mut Context) -> Result<()> {
         match message {
             Message::Axpy { a, x, y } => ctx.assign("result_vector", &axpy(a, &x, &y)?),
-            Message::Broken => anyhow::bail!("this handler is broken on purpose"),
+            Message::Broken => bail!("this handler is broken on purpose"),
             Message::Append { item } => {
                 self.items.push(item);
                 ctx.assign("count", &self.items.len())
@@ -110,7 +110,7 @@ impl Session for Demo {
 
 impl Demo {
     fn train(&mut self, steps: u32, rate: f64, ctx: &mut Context) -> Result<()> {
-        anyhow::ensure!((1..=100_000).contains(&steps), "steps must be 1 to 100,000, not {steps}");
+        ensure!((1..=100_000).contains(&steps), "steps must be 1 to 100,000, not {steps}");
         let rate = check_rate(rate)?;
         let model = Model::default();
         self.training = Some(Training { model, rate, done: 0, total: steps, paused: false });
@@ -120,7 +120,7 @@ impl Demo {
 
     fn pause(&mut self, paused: bool, ctx: &mut Context) -> Result<()> {
         let Some(training) = self.training.as_mut().filter(|t| t.done < t.total) else {
-            anyhow::bail!("nothing is being trained");
+            bail!("nothing is being trained");
         };
         training.paused = paused;
         if paused {
@@ -166,7 +166,7 @@ impl Demo {
 }
 
 fn axpy(a: f64, x: &[f64], y: &[f64]) -> Result<Vec<f64>> {
-    anyhow::ensure!(
+    ensure!(
         x.len() == y.len(),
         "x has {} elements and y has {}: give two vectors of one length",
         x.len(),
@@ -176,10 +176,7 @@ fn axpy(a: f64, x: &[f64], y: &[f64]) -> Result<Vec<f64>> {
 }
 
 fn check_rate(rate: f64) -> Result<f64> {
-    anyhow::ensure!(
-        rate > 0.0 && rate <= 100.0,
-        "rate must be above 0 and at most 100, not {rate}"
-    );
+    ensure!(rate > 0.0 && rate <= 100.0, "rate must be above 0 and at most 100, not {rate}");
     Ok(rate)
 }
 

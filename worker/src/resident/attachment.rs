@@ -38,6 +38,7 @@ impl Attachment {
             let newest = state.log.revision();
             if let Some(channel) = state.channel(key) {
                 channel.taken = channel.taken.max(revision.min(newest));
+                state.trim();
             }
         });
     }

@@ -11,7 +11,7 @@ mod state;
 mod tests;
 
 use std::cell::RefCell;
-use std::rc::{Rc, Weak};
+use std::rc::Rc;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
@@ -19,9 +19,10 @@ use single_state_proto::channel::Input;
 use single_state_proto::frame::{CloseCode, Durability, Open, Opened, Refused, ResetCode};
 use single_state_proto::id::{ChannelId, Epoch, InputNumber, Revision, SessionId};
 use single_state_proto::limits::WINDOW;
+use tokio::sync::mpsc;
 
 pub(crate) use self::attachment::Attachment;
-use self::state::State;
+use self::state::{Denied, State};
 use crate::output::{Cursor, OutputLog};
 
 /// Messages of spawned work that wait for the session; who posts more waits.
@@ -31,6 +32,8 @@ const MAX_POSTS: usize = 256;
 pub(crate) trait Tab {
     /// The channel is attached; what comes from its client goes to `attachment`.
     fn opened(&self, opened: Opened, attachment: Attachment);
+    /// Whether its client is still there: it may have left while the session was loaded.
+    fn is_wanted(&self) -> bool;
     /// It is not.
     fn refused(&self, refused: Refused);
     /// Takes an output, or returns `false` and calls [`Attachment::writable`] when it can again.
@@ -81,7 +84,8 @@ impl Resident {
         let mut state = self.state.borrow_mut();
         let key = match state.admit(open) {
             Ok(key) => key,
-            Err(refused) => return tab.refused(refused),
+            Err(Denied::Refused(refused)) => return tab.refused(refused),
+            Err(Denied::Closed(code)) => return tab.closed(code),
         };
         state.last_serial += 1;
         let serial = state.last_serial;
@@ -121,7 +125,7 @@ impl Resident {
     /// What to do next; registers the coroutine to be woken when there is nothing.
     pub(crate) fn poll_work(&self, context: &mut Context<'_>) -> Poll<Work> {
         let mut state = self.state.borrow_mut();
-        match state.next_work() {
+        match state.next_work(context) {
             Some(work) => Poll::Ready(work),
             None => {
                 state.coroutine = Some(context.waker().clone());
@@ -146,6 +150,11 @@ impl Resident {
         }
     }
 
+    /// Drops events that everybody has taken.
+    pub(crate) fn trim(&self) {
+        self.state.borrow_mut().trim();
+    }
+
     /// An input's number is consumed, whether its handler succeeded or not.
     pub(crate) fn applied(&self, key: ChannelKey, number: InputNumber) {
         if let Some(channel) = self.state.borrow_mut().channel(key) {
@@ -157,10 +166,8 @@ impl Resident {
     /// Sends to all channels what the log has for them.
     pub(crate) fn pump_all(&self) {
         let mut state = self.state.borrow_mut();
-        for i in 0..state.channels.len() {
-            let key = state.channels[i].key;
-            state.pump(key);
-        }
+        let State { log, channels, .. } = &mut *state;
+        channels.iter_mut().for_each(|channel| channel.pump(log));
     }
 
     /// The id that a channel's client chose; `None` when the channel is over.
@@ -178,9 +185,20 @@ impl Resident {
         self.state.borrow_mut().touched = true;
     }
 
-    /// The app has ended the session: all its channels are closed.
+    /// Nobody needs the session: its coroutine ends at its next turn.
+    pub(crate) fn stop(&self) {
+        let mut state = self.state.borrow_mut();
+        state.stopped = true;
+        state.wake();
+    }
+
+    /// The session ends: all its channels are closed, and none is attached any more.
     pub(crate) fn close_channels(&self, code: CloseCode) {
-        let channels = std::mem::take(&mut self.state.borrow_mut().channels);
+        let mut state = self.state.borrow_mut();
+        // Whoever comes now is asked to come again, and finds a new session.
+        state.stopped = true;
+        let channels = std::mem::take(&mut state.channels);
+        drop(state);
         for (_, tab) in channels.into_iter().filter_map(|channel| channel.tab) {
             tab.closed(code);
         }
@@ -188,18 +206,17 @@ impl Resident {
 
     // --- spawned work's side --------------------------------------------------------------------
 
-    /// Takes a message for the session, or registers the poster to be woken when there is room.
-    pub(crate) fn poll_post(&self, message: &Bytes, context: &mut Context<'_>) -> Poll<()> {
+    /// Where work beside the session posts messages for it.
+    pub(crate) fn poster(&self) -> mpsc::Sender<Bytes> {
         let mut state = self.state.borrow_mut();
-        if state.posts.len() >= MAX_POSTS {
-            state.posters.push(context.waker().clone());
-            return Poll::Pending;
+        if let Some((sender, _)) = &state.posts {
+            return sender.clone();
         }
-        state.posts.push_back(message.clone());
+        // Few sessions need it, so it is made when the first one asks.
+        let posts = mpsc::channel(MAX_POSTS);
+        let sender = posts.0.clone();
+        state.posts = Some(posts);
         state.wake();
-        Poll::Ready(())
+        sender
     }
 }
-
-/// Reaches the session from work beside it, for as long as it is in memory.
-pub(crate) type WeakResident = Weak<Resident>;

@@ -3,7 +3,7 @@
 
 use std::collections::VecDeque;
 use std::rc::Rc;
-use std::task::Waker;
+use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -11,6 +11,7 @@ use single_state_proto::channel::{Input, SessionHalf, Verdict};
 use single_state_proto::frame::{CloseCode, Open, Refused, ResetCode};
 use single_state_proto::id::{Attach, ChannelId, ConnectionId, InputNumber, Revision};
 use single_state_proto::limits::{MAILBOX, MAX_CHANNELS};
+use tokio::sync::mpsc;
 use tokio::time::Instant;
 
 use super::{ChannelKey, Tab, Work};
@@ -28,15 +29,17 @@ pub(super) struct State {
     pub(super) last_key: u32,
     pub(super) last_serial: u32,
     pub(super) mailbox: VecDeque<(ChannelKey, Input)>,
-    pub(super) posts: VecDeque<Bytes>,
+    /// Messages of work beside the session.
+    pub(super) posts: Option<(mpsc::Sender<Bytes>, mpsc::Receiver<Bytes>)>,
     /// How many of them were handled.
     pub(super) posted: u64,
-    pub(super) posters: Vec<Waker>,
     /// Attached hooks that have not run.
     pub(super) attached: usize,
     /// Whether the next turn is the mailbox's, so that neither inputs nor posts starve.
     pub(super) mailbox_first: bool,
     pub(super) stopped: bool,
+    /// A channel was dropped that may have applied inputs: who is unknown now may be it (R7).
+    pub(super) dropped: bool,
     /// Whether the app has handled or planned something: an untouched session is not worth keeping.
     pub(super) touched: bool,
     pub(super) coroutine: Option<Waker>,
@@ -70,9 +73,9 @@ impl State {
             last_key: 0,
             last_serial: 0,
             mailbox: VecDeque::new(),
-            posts: VecDeque::new(),
+            posts: None,
             posted: 0,
-            posters: Vec::new(),
+            dropped: false,
             attached: 0,
             mailbox_first: true,
             stopped: false,
@@ -92,27 +95,33 @@ impl State {
     }
 
     /// The channel that `open` may attach to, a new one if need be.
-    pub(super) fn admit(&mut self, open: &Open) -> Result<ChannelKey, Refused> {
+    pub(super) fn admit(&mut self, open: &Open) -> Result<ChannelKey, Denied> {
         if self.stopped {
-            return Err(Refused::Retry { after_ms: 50, owner: None });
+            return Err(Denied::Refused(Refused::Retry { after_ms: 50, owner: None }));
         }
         if let Some(channel) = self.channels.iter_mut().find(|channel| channel.id == open.channel) {
             let same = open.attach == channel.attach && open.connection == channel.connection;
             if open.attach <= channel.attach && !same {
-                return Err(Refused::Superseded);
+                return Err(Denied::Refused(Refused::Superseded));
             }
             channel.attach = open.attach;
             channel.connection = open.connection;
             return Ok(channel.key);
         }
+        let begins = open.attach == Attach(1) && !open.recovered;
+        if self.dropped && !begins {
+            return Err(Denied::Closed(CloseCode::ChannelExpired));
+        }
         if self.channels.len() >= MAX_CHANNELS {
             let detached = self.channels.iter().enumerate().filter(|(_, c)| c.tab.is_none());
             let longest_away = detached.min_by_key(|(_, c)| c.away_since).map(|(i, _)| i);
-            self.channels.remove(longest_away.ok_or(Refused::TooManyChannels)?);
+            let too_many = Denied::Refused(Refused::TooManyChannels);
+            self.channels.remove(longest_away.ok_or(too_many)?);
+            self.dropped = true;
         }
         self.last_key += 1;
         let key = ChannelKey(self.last_key);
-        let half = SessionHalf::new(open.attach == Attach(1) && !open.recovered);
+        let half = SessionHalf::new(begins);
         self.channels.push(Channel {
             key,
             id: open.channel.clone(),
@@ -130,7 +139,8 @@ impl State {
         Ok(key)
     }
 
-    pub(super) fn next_work(&mut self) -> Option<Work> {
+    /// The next thing to do. Of posts the context is woken by their queue.
+    pub(super) fn next_work(&mut self, context: &mut Context<'_>) -> Option<Work> {
         if self.stopped {
             return Some(Work::Stop);
         }
@@ -140,20 +150,21 @@ impl State {
         }
         self.mailbox_first = !self.mailbox_first;
         if self.mailbox_first {
-            self.next_input().or_else(|| self.next_post())
+            self.next_input().or_else(|| self.next_post(context))
         } else {
-            self.next_post().or_else(|| self.next_input())
+            self.next_post(context).or_else(|| self.next_input())
         }
     }
 
-    pub(super) fn next_post(&mut self) -> Option<Work> {
-        let post = self.posts.pop_front()?;
-        self.posters.drain(..).for_each(Waker::wake);
+    fn next_post(&mut self, context: &mut Context<'_>) -> Option<Work> {
+        let (_, posts) = self.posts.as_mut()?;
+        // Never closed: a sender is kept beside it.
+        let Poll::Ready(Some(post)) = posts.poll_recv(context) else { return None };
         self.posted += 1;
         Some(Work::Post(self.posted, post))
     }
 
-    pub(super) fn next_input(&mut self) -> Option<Work> {
+    fn next_input(&mut self) -> Option<Work> {
         let (key, input) = self.mailbox.pop_front()?;
         self.touched = true;
         // One leaves, one comes: from the channel that has waited, each in its turn.
@@ -197,21 +208,11 @@ impl State {
         }
     }
 
-    /// Sends a channel what the log has for it, as far as its stream takes it.
+    /// Sends a channel what the log has for it.
     pub(super) fn pump(&mut self, key: ChannelKey) {
         let Self { log, channels, .. } = self;
-        let Some(channel) = channels.iter_mut().find(|channel| channel.key == key) else { return };
-        let Some((_, tab)) = &channel.tab else { return };
-        while let Some((revision, entry)) = log.next(channel.cursor) {
-            if !tab.send(revision, entry.binary, &entry.body) {
-                break;
-            }
-            channel.cursor.sent = revision;
-        }
-        if std::mem::take(&mut channel.ack_due)
-            && let Some(applied) = channel.applied
-        {
-            tab.acked(applied);
+        if let Some(channel) = channels.iter_mut().find(|channel| channel.key == key) {
+            channel.pump(log);
         }
     }
 
@@ -234,4 +235,29 @@ impl State {
             }
         }
     }
+}
+
+impl Channel {
+    /// Sends what the log has for it, as far as its stream takes it.
+    pub(super) fn pump(&mut self, log: &OutputLog) {
+        let Some((_, tab)) = &self.tab else { return };
+        while let Some((revision, entry)) = log.next(self.cursor) {
+            if !tab.send(revision, entry.binary, &entry.body) {
+                break;
+            }
+            self.cursor.sent = revision;
+        }
+        if std::mem::take(&mut self.ack_due)
+            && let Some(applied) = self.applied
+        {
+            tab.acked(applied);
+        }
+    }
+}
+
+/// Why a channel is not attached.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Denied {
+    Refused(Refused),
+    Closed(CloseCode),
 }

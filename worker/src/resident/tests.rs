@@ -31,6 +31,10 @@ impl Tab for Notes {
         *self.attachment.borrow_mut() = Some(attachment);
     }
 
+    fn is_wanted(&self) -> bool {
+        true
+    }
+
     fn refused(&self, refused: Refused) {
         *self.refused.borrow_mut() = Some(refused);
     }
@@ -233,6 +237,21 @@ fn the_65th_attached_channel_is_refused_and_a_detached_one_makes_room() {
     let accepted = attach(&resident, &open("one-more", 1, 99));
     assert!(accepted.opened.borrow().is_some());
     assert_eq!(resident.tabs(), MAX_CHANNELS);
+}
+
+#[test]
+fn once_a_channel_was_dropped_a_returning_one_cannot_be_judged_and_must_start_over() {
+    let resident = resident();
+    for i in 0..=MAX_CHANNELS as u64 {
+        let tab = attach(&resident, &open(&format!("number-{i}"), 1, i));
+        tab.receive(1);
+        tab.attachment().detach();
+    }
+    work(&resident);
+    let returning = attach(&resident, &Open { recovered: true, ..open("number-0", 1, 0) });
+    assert_eq!(returning.closed.get(), Some(CloseCode::ChannelExpired));
+    let new = attach(&resident, &open("new", 1, 99));
+    assert!(new.opened.borrow().is_some());
 }
 
 #[test]

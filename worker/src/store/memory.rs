@@ -29,6 +29,15 @@ impl Store for MemoryStore {
         ready(Ok(epoch)).boxed_local()
     }
 
+    fn release(
+        &self,
+        session: &SessionId,
+        epoch: Epoch,
+    ) -> LocalBoxFuture<'_, Result<(), StoreError>> {
+        // It keeps nothing but the epoch, and the clock gives a later owner a higher one.
+        self.delete(session, epoch)
+    }
+
     fn delete(
         &self,
         session: &SessionId,
