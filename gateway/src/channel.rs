@@ -31,9 +31,10 @@ use tokio::sync::Notify;
 use crate::metrics::Metrics;
 use crate::websocket::{Closing, Ended, More, Received, WebSocket};
 
-/// Outputs that the socket has taken are acknowledged at once when so many have gathered; fewer
-/// with the next tick of the link.
+/// Outputs that the socket has taken are acknowledged at once when so many have gathered, …
 const ACK_EVERY: u32 = 64;
+/// … or so many bytes of them; fewer with the next tick of the link.
+const ACK_EVERY_BYTES: usize = 16 * 1024;
 
 /// One channel; shared by its browser's task and the link's task of one thread.
 #[derive(Debug)]
@@ -78,6 +79,7 @@ struct Stream {
     /// Newest output taken, and how many since the last acknowledgement.
     taken: Revision,
     unreported: u32,
+    unreported_bytes: usize,
 }
 
 /// What became of an attempt to attach, as far as the upgrade has to know.
@@ -148,7 +150,8 @@ impl Channel {
         state.fresh = false;
         let link = link.clone();
         let taken = state.seen.map_or(Revision(0), |(_, revision)| revision);
-        state.stream = Some(Stream { link, id, opened: false, taken, unreported: 0 });
+        state.stream =
+            Some(Stream { link, id, opened: false, taken, unreported: 0, unreported_bytes: 0 });
         Some(id)
     }
 
@@ -428,7 +431,8 @@ impl State {
         if let Some(stream) = &mut self.stream {
             stream.link.with(|link| link.consumed(stream.id, length));
             stream.unreported += 1;
-            if stream.unreported >= ACK_EVERY {
+            stream.unreported_bytes += length;
+            if stream.unreported >= ACK_EVERY || stream.unreported_bytes >= ACK_EVERY_BYTES {
                 stream.report_taken();
             }
         }
@@ -447,6 +451,7 @@ impl Stream {
     fn report_taken(&mut self) {
         if self.unreported > 0 {
             self.unreported = 0;
+            self.unreported_bytes = 0;
             self.link.with(|link| link.ack(self.id, self.taken.0));
         }
     }

@@ -4,13 +4,15 @@ use std::convert::Infallible;
 use std::rc::Rc;
 use std::time::Duration;
 
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
 use hyper::body::Incoming;
 use hyper::header::{
     CONNECTION, HeaderName, HeaderValue, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_KEY,
     SEC_WEBSOCKET_VERSION, SET_COOKIE, UPGRADE,
 };
 use hyper::service::service_fn;
-use hyper::{HeaderMap, Method, Request, StatusCode};
+use hyper::{HeaderMap, Method, Request, StatusCode, Version};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::{TcpListener, TcpStream};
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
@@ -152,6 +154,9 @@ fn check_handshake(request: &Request<Incoming>) -> Result<HeaderValue, (StatusCo
         let values = headers.get_all(name).into_iter().filter_map(|value| value.to_str().ok());
         values.flat_map(|value| value.split(',')).any(|v| v.trim().eq_ignore_ascii_case(token))
     };
+    if request.version() != Version::HTTP_11 {
+        return Err((StatusCode::BAD_REQUEST, "a websocket needs HTTP/1.1\n"));
+    }
     if request.method() != Method::GET {
         return Err((StatusCode::METHOD_NOT_ALLOWED, "a websocket begins with GET\n"));
     }
@@ -163,7 +168,7 @@ fn check_handshake(request: &Request<Incoming>) -> Result<HeaderValue, (StatusCo
     }
     let no_key = (StatusCode::BAD_REQUEST, "Sec-WebSocket-Key must be 16 bytes as base64\n");
     let key = headers.get(SEC_WEBSOCKET_KEY).ok_or(no_key)?.as_bytes();
-    if key.len() != 24 || !key.ends_with(b"==") {
+    if !STANDARD.decode(key).is_ok_and(|bytes| bytes.len() == 16) {
         return Err(no_key);
     }
     HeaderValue::from_str(&derive_accept_key(key)).map_err(|_| no_key)

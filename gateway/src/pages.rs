@@ -1,6 +1,7 @@
 //! Files for browsers: the web folder or the embedded demo at `/`, our client at `/client/`, and
 //! the npm packages that pages import at `/vendor/`.
 
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
@@ -107,6 +108,15 @@ async fn from_folder(folder: &Static, mut request: Request<Incoming>, path: &str
             // Pages change while they are written; browsers ask each time whether they did.
             response.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-cache"));
             response.map(|body| body.boxed_unsync())
+        }
+        // Names that no file can have.
+        Err(error)
+            if matches!(
+                error.kind(),
+                ErrorKind::InvalidInput | ErrorKind::NotADirectory | ErrorKind::InvalidFilename
+            ) =>
+        {
+            text(StatusCode::NOT_FOUND, "there is no such file\n")
         }
         Err(error) => {
             tracing::warn!(%error, "read a file of the web folder");

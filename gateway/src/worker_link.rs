@@ -28,6 +28,12 @@ const DIAL_TIMEOUT: Duration = Duration::from_secs(3);
 const FIRST_RETRY: Duration = Duration::from_millis(50);
 /// … up to this.
 const LAST_RETRY: Duration = Duration::from_secs(1);
+/// A link that has lived so long was no failure.
+const STABLE: Duration = Duration::from_secs(5);
+/// Whatever a worker asks for, a channel is asked for again after between so long …
+const FIRST_REOPEN: Duration = Duration::from_millis(20);
+/// … and so long.
+const LAST_REOPEN: Duration = Duration::from_secs(10);
 /// Failed dials after which it is said, once, that a worker cannot be reached.
 const UNREACHED: u32 = 5;
 /// How often parked channels and unreported acknowledgements are looked at.
@@ -144,10 +150,13 @@ impl WorkerLink {
             let (worker, address) = (self.index.0, &self.address);
             match self.dial().await {
                 Ok(stream) => {
+                    let up_at = Instant::now();
                     let end = self.connected(stream).await;
                     let reason = Some(end.to_string());
                     if self.lost() {
-                        failures = 0;
+                        if up_at.elapsed() >= STABLE {
+                            failures = 0;
+                        }
                         if self.ending.get() {
                             return;
                         }
@@ -241,7 +250,7 @@ impl WorkerLink {
                 if let Some(channel) = self.remove(id)
                     && channel.reset(code)
                 {
-                    self.attach(&channel);
+                    self.attach_later(channel, Duration::ZERO);
                 }
             }
             Event::Closed(id, code) => {
@@ -314,6 +323,7 @@ impl WorkerLink {
 
     /// The channel waits, and is asked for again after a while if it still waits then.
     fn attach_later(self: &Rc<Self>, channel: Rc<Channel>, after: Duration) {
+        let after = after.clamp(FIRST_REOPEN, LAST_REOPEN);
         let this = self.clone();
         if self.waiting.borrow_mut().insert(channel.connection, channel.clone()).is_none() {
             self.metrics.parked.inc();

@@ -63,7 +63,11 @@ async fn live<S: Session>(resident: Rc<Resident>, host: Rc<Host>) -> End {
             return End::Deleted;
         }
         let todo = next(&resident, &mut ctx).await;
-        resident.begin_call();
+        if !matches!(todo, Todo::Work(Work::Attached)) {
+            // What a hook sends counts as sent by the call before it: a tab that comes back must
+            // not be too slow for what it is about to be sent again.
+            resident.begin_call();
+        }
         match todo {
             Todo::Timer(number, message) => {
                 ctx.cause = Cause::Timer(number);

@@ -133,7 +133,15 @@ impl Tab for StreamTab {
     }
 
     fn send(&self, revision: Revision, binary: bool, body: &Bytes) -> bool {
-        self.gateway.link.with(|link| link.send(self.stream, revision.0, binary, body))
+        let sent = self.gateway.link.with(|link| {
+            let fits = body.len() <= link.max_message() as usize;
+            fits.then(|| link.send(self.stream, revision.0, binary, body))
+        });
+        // A gateway that takes less than we do serves its other browsers on.
+        sent.unwrap_or_else(|| {
+            self.closed(CloseCode::TooLong);
+            false
+        })
     }
 
     fn acked(&self, number: InputNumber) {

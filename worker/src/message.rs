@@ -26,6 +26,9 @@ pub(crate) enum FromBrowser<M> {
 /// Texts of a page in our errors and logs are cut to so many characters.
 const SHOWN: usize = 100;
 
+/// Errors are cut to so many characters, whatever the app puts into them.
+const LONGEST_ERROR: usize = 4000;
+
 #[derive(Deserialize)]
 struct Tagged<'a> {
     #[serde(borrow)]
@@ -61,7 +64,12 @@ pub(crate) fn label(text: &[u8]) -> String {
 
 /// A text that a page chose, short enough to be repeated.
 fn shorten(text: &str) -> &str {
-    let end = text.char_indices().nth(SHOWN).map_or(text.len(), |(at, _)| at);
+    cut(text, SHOWN)
+}
+
+/// At most so many characters of `text`.
+fn cut(text: &str, characters: usize) -> &str {
+    let end = text.char_indices().nth(characters).map_or(text.len(), |(at, _)| at);
     &text[..end]
 }
 
@@ -120,8 +128,9 @@ pub(crate) fn event(message: &impl Serialize) -> Result<Bytes> {
     Ok(body.into())
 }
 
-/// `{"tag":"error",…}` as browsers get it.
+/// `{"tag":"error",…}` as browsers get it, cut where it would be longer than anybody reads.
 pub(crate) fn error(error: &str, details: &str) -> Bytes {
+    let (error, details) = (cut(error, LONGEST_ERROR), cut(details, LONGEST_ERROR));
     #[derive(Serialize)]
     struct Error<'a> {
         tag: &'static str,
@@ -209,7 +218,10 @@ mod tests {
 
     #[test]
     fn deep_nesting_is_an_error() {
-        assert!(error_of(&format!("{{\"tag\":{}", "[".repeat(1_000_000))).contains("not JSON"));
+        assert!(
+            error_of(&format!("{{\"tag\":\"add\",\"n\":{}", "[".repeat(1_000_000)))
+                .contains("not JSON")
+        );
     }
 
     #[test]

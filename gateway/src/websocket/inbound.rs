@@ -46,8 +46,10 @@ struct Fragments {
 
 const NOT_WEBSOCKET: Closing = Closing { code: 1002, reason: "this is not the websocket protocol" };
 const NOT_UTF8: Closing = Closing { code: 1007, reason: "a text message must be UTF-8" };
-const TOO_LONG: Closing =
-    Closing { code: 1009, reason: "this message is longer than the server takes" };
+const TOO_LONG: Closing = Closing {
+    code: 1009,
+    reason: "this message, or a frame of it, is longer than the server takes",
+};
 
 impl Inbound {
     pub(crate) fn new(read: &[u8], limits: MessageLimits) -> Self {

@@ -108,6 +108,9 @@ pub fn parse<A: clap::Parser>(args: impl IntoIterator<Item = OsString>) -> Parse
 
 /// The first paragraph of clap's message, without its own heading, and its tip if it has one.
 fn sentence(error: &clap::Error) -> String {
+    if error.kind() == ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand {
+        return "say what to do: a command is missing".to_owned();
+    }
     let text = error.to_string();
     let mut paragraphs = text.split("\n\n");
     let first = paragraphs.next().unwrap_or(&text);

@@ -55,6 +55,7 @@ impl Attachment {
                 channel.tab = None;
                 channel.away_since = Instant::now();
             }
+            state.stop_if_unused();
         });
     }
 
@@ -65,10 +66,7 @@ impl Attachment {
             let channel = state.channels.remove(at);
             state.mailbox.extend(channel.waiting.into_iter().map(|input| (key, input)));
             state.trim();
-            if state.channels.is_empty() && state.mailbox.is_empty() && !state.touched {
-                state.stopped = true;
-                state.wake();
-            }
+            state.stop_if_unused();
         });
     }
 }

@@ -20,6 +20,9 @@ use crate::output::{Cursor, OutputLog};
 /// Events are kept so long for a channel that is away (R12).
 const EVENTS_FOR_AWAY: Duration = Duration::from_secs(120);
 
+/// So long a channel that is away does not make room for another one.
+const RETURNING: Duration = Duration::from_secs(10);
+
 /// Everything of a resident session that is not its app's.
 pub(super) struct State {
     pub(super) log: OutputLog,
@@ -113,11 +116,7 @@ impl State {
             return Err(Denied::Closed(CloseCode::ChannelExpired));
         }
         if self.channels.len() >= MAX_CHANNELS {
-            let detached = self.channels.iter().enumerate().filter(|(_, c)| c.tab.is_none());
-            let longest_away = detached.min_by_key(|(_, c)| c.away_since).map(|(i, _)| i);
-            let too_many = Denied::Refused(Refused::TooManyChannels);
-            self.channels.remove(longest_away.ok_or(too_many)?);
-            self.dropped = true;
+            self.make_room()?;
         }
         self.last_key += 1;
         let key = ChannelKey(self.last_key);
@@ -137,6 +136,23 @@ impl State {
             away_since: Instant::now(),
         });
         Ok(key)
+    }
+
+    /// Drops the channel that has been away for longest. One that has only just lost its link is
+    /// about to return.
+    fn make_room(&mut self) -> Result<(), Denied> {
+        let detached = self.channels.iter().enumerate().filter(|(_, c)| c.tab.is_none());
+        let longest_away = detached.min_by_key(|(_, c)| c.away_since);
+        let (at, away_since) = match longest_away {
+            Some((at, channel)) => (at, channel.away_since),
+            None => return Err(Denied::Refused(Refused::TooManyChannels)),
+        };
+        if away_since.elapsed() < RETURNING {
+            return Err(Denied::Refused(Refused::Retry { after_ms: 1000, owner: None }));
+        }
+        self.channels.remove(at);
+        self.dropped = true;
+        Ok(())
     }
 
     /// The next thing to do. Of posts the context is woken by their queue.
@@ -216,6 +232,15 @@ impl State {
         }
     }
 
+    /// A session in which nothing has happened is not worth keeping when nobody is there.
+    pub(super) fn stop_if_unused(&mut self) {
+        let nobody = self.channels.iter().all(|channel| channel.tab.is_none());
+        if nobody && self.mailbox.is_empty() && !self.touched {
+            self.stopped = true;
+            self.wake();
+        }
+    }
+
     /// Drops events that everybody has taken for whom they are kept.
     pub(super) fn trim(&mut self) {
         let kept_for = |channel: &&Channel| {
@@ -234,6 +259,7 @@ impl State {
                 tab.reset(ResetCode::Overflow);
             }
         }
+        self.trim();
     }
 }
 

@@ -3,6 +3,7 @@
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
+use std::time::Duration;
 
 use bytes::Bytes;
 use single_state_proto::channel::Input;
@@ -122,6 +123,7 @@ fn work(resident: &Resident) -> Vec<u64> {
 }
 
 fn event(resident: &Resident, body: &'static str) {
+    resident.touch();
     resident.begin_call();
     resident.with_log(|log| log.event(false, Bytes::from_static(body.as_bytes())));
     resident.end_call();
@@ -225,27 +227,33 @@ fn inputs_of_a_closed_tab_are_still_handled() {
     assert_eq!(work(&resident).len(), all as usize);
 }
 
-#[test]
-fn the_65th_attached_channel_is_refused_and_a_detached_one_makes_room() {
+#[tokio::test(start_paused = true)]
+async fn the_65th_attached_channel_is_refused_and_a_detached_one_makes_room() {
     let resident = resident();
     let tabs: Vec<_> = (0..MAX_CHANNELS as u64)
         .map(|i| attach(&resident, &open(&format!("number-{i}"), 1, i)))
         .collect();
     let refused = attach(&resident, &open("one-more", 1, 99));
     assert_eq!(*refused.refused.borrow(), Some(Refused::TooManyChannels));
+    tabs[3].receive(1);
     tabs[3].attachment().detach();
+    let early = attach(&resident, &open("one-more", 1, 99));
+    let retry = Refused::Retry { after_ms: 1000, owner: None };
+    assert_eq!(*early.refused.borrow(), Some(retry), "the one that is away may be about to return");
+    tokio::time::advance(Duration::from_secs(11)).await;
     let accepted = attach(&resident, &open("one-more", 1, 99));
     assert!(accepted.opened.borrow().is_some());
     assert_eq!(resident.tabs(), MAX_CHANNELS);
 }
 
-#[test]
-fn once_a_channel_was_dropped_a_returning_one_cannot_be_judged_and_must_start_over() {
+#[tokio::test(start_paused = true)]
+async fn once_a_channel_was_dropped_a_returning_one_cannot_be_judged_and_must_start_over() {
     let resident = resident();
     for i in 0..=MAX_CHANNELS as u64 {
         let tab = attach(&resident, &open(&format!("number-{i}"), 1, i));
         tab.receive(1);
         tab.attachment().detach();
+        tokio::time::advance(Duration::from_secs(11)).await;
     }
     work(&resident);
     let returning = attach(&resident, &Open { recovered: true, ..open("number-0", 1, 0) });
