@@ -2,7 +2,7 @@
 //! told at once.
 
 use std::ffi::OsString;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -15,6 +15,9 @@ use single_state_proto::placement::{Placement, PlacementKey};
 use single_state_proto::topology::Topology;
 
 use crate::dev::DevOptions;
+use crate::identify::Sessions;
+use crate::origin::Origin;
+use crate::token::KeyRing;
 
 /// Accepts browsers and pins each session to its worker.
 #[derive(Debug, Parser)]
@@ -73,7 +76,10 @@ struct RunArgs {
     /// Name of the cluster; gateways and workers must have the same.
     #[arg(long, env = "SINGLE_STATE_CLUSTER", default_value = "default", value_name = "NAME")]
     cluster: String,
-    /// Take session ids as they come: whoever knows an id opens its session.
+    /// Keys that sign session tokens, one a line, 64 hex digits: the first signs, all verify.
+    #[arg(long, env = "SINGLE_STATE_SESSION_KEYS_FILE", value_name = "FILE")]
+    session_keys_file: Option<PathBuf>,
+    /// In place of keys: take session ids as they come; whoever knows an id opens its session.
     #[arg(long, env = "SINGLE_STATE_UNSIGNED_SESSIONS")]
     unsigned_sessions: bool,
     #[command(flatten)]
@@ -125,6 +131,9 @@ struct CommonArgs {
     /// 16 secret bytes that place sessions, the same for the whole cluster; default: zeros.
     #[arg(long, env = "SINGLE_STATE_PLACEMENT_KEY", value_name = "HEX32", hide_env_values = true)]
     placement_key: Option<String>,
+    /// A page of another origin that may connect, such as https://app.example.org; several.
+    #[arg(long, env = "SINGLE_STATE_ALLOW_ORIGIN", value_name = "ORIGIN", value_delimiter = ',')]
+    allow_origin: Vec<String>,
     /// Longest message of a browser.
     #[arg(
         long,
@@ -170,6 +179,10 @@ pub struct Config {
     pub web: Option<PathBuf>,
     /// npm packages for pages.
     pub vendor: Option<PathBuf>,
+    /// Who may open a session.
+    pub sessions: Sessions,
+    /// Pages of other origins that may connect.
+    pub allowed_origins: Vec<Origin>,
     /// Longest message of a browser, in bytes.
     pub max_message_bytes: usize,
     /// Longest frame of a browser, in bytes.
@@ -230,6 +243,8 @@ fn check_run(args: RunArgs, mut mistakes: Mistakes) -> Result<Config, Mistakes> 
     if args.cluster.is_empty() || args.cluster.len() > 64 {
         mistakes.add("--cluster: give a name of 1 to 64 bytes");
     }
+    let keys = args.session_keys_file.as_deref();
+    let sessions = check_sessions(keys, args.unsigned_sessions, &mut mistakes);
     let common = check_common(args.common, "info", &mut mistakes);
     let config = (|| {
         Some(Config {
@@ -237,10 +252,36 @@ fn check_run(args: RunArgs, mut mistakes: Mistakes) -> Result<Config, Mistakes> 
             admin_listen: admin_listen?,
             cluster: args.cluster,
             topology: topology?,
+            sessions: sessions?,
             ..common?
         })
     })();
     mistakes.into_result(config)
+}
+
+fn check_sessions(
+    keys: Option<&Path>,
+    unsigned: bool,
+    mistakes: &mut Mistakes,
+) -> Option<Sessions> {
+    let sentence = match (keys, unsigned) {
+        (None, true) => return Some(Sessions::Unsigned),
+        (None, false) => {
+            "--session-keys-file: name a file of keys, made with `openssl rand -hex 32`, \
+             or say --unsigned-sessions"
+                .to_owned()
+        }
+        (Some(_), true) => "--session-keys-file and --unsigned-sessions: choose one".to_owned(),
+        (Some(path), false) => {
+            let keys = std::fs::read_to_string(path).map_err(|error| error.to_string());
+            match keys.and_then(|text| KeyRing::parse(&text).map_err(|error| error.to_string())) {
+                Ok(keys) => return Some(Sessions::Signed(keys)),
+                Err(error) => format!("--session-keys-file {}: {error}", path.display()),
+            }
+        }
+    };
+    mistakes.add(sentence);
+    None
 }
 
 fn check_dev(args: DevArgs, mut mistakes: Mistakes) -> Result<(Config, DevOptions), Mistakes> {
@@ -292,6 +333,9 @@ fn check_common(args: CommonArgs, default_filter: &str, mistakes: &mut Mistakes)
         }
         None => Some(PlacementKey::default()),
     };
+    let origins = args.allow_origin.iter();
+    let allowed_origins =
+        origins.filter_map(|origin| mistakes.parse::<Origin>("--allow-origin", origin)).collect();
     let max_message_bytes = bytes("--max-message-bytes", &args.max_message_bytes, mistakes);
     let max_frame_bytes = bytes("--max-frame-bytes", &args.max_frame_bytes, mistakes);
     let park_timeout = mistakes.duration("--park-timeout", &args.park_timeout);
@@ -308,6 +352,8 @@ fn check_common(args: CommonArgs, default_filter: &str, mistakes: &mut Mistakes)
         topology: Topology::default(),
         web: args.web,
         vendor: args.vendor,
+        sessions: Sessions::Unsigned,
+        allowed_origins,
         max_message_bytes: max_message_bytes?,
         max_frame_bytes: max_frame_bytes?,
         park_timeout: park_timeout?,
@@ -345,7 +391,8 @@ mod tests {
 
     #[test]
     fn a_list_of_workers_is_enough_to_run() {
-        assert_eq!(sentences("gateway run --workers a:7000,b:7000"), [""; 0]);
+        let run = "gateway run --unsigned-sessions --workers a:7000,b:7000";
+        assert_eq!(sentences(run), [""; 0]);
         assert_eq!(sentences("gateway dev"), [""; 0]);
     }
 
@@ -375,7 +422,29 @@ mod tests {
 
     #[test]
     fn no_worker_and_the_same_worker_twice_are_mistakes() {
-        assert_eq!(sentences("gateway run").len(), 1);
-        assert_eq!(sentences("gateway run --workers a:1,a:1").len(), 1);
+        assert_eq!(sentences("gateway run --unsigned-sessions").len(), 1);
+        assert_eq!(sentences("gateway run --unsigned-sessions --workers a:1,a:1").len(), 1);
+    }
+
+    #[test]
+    fn ids_are_signed_or_unsigned_on_purpose() {
+        let neither = sentences("gateway run --workers a:1");
+        assert!(neither[0].contains("--unsigned-sessions"), "{neither:?}");
+        let keys = "gateway run --workers a:1 --session-keys-file /no/such/file";
+        assert!(sentences(keys)[0].starts_with("--session-keys-file /no/such/file: "));
+        assert!(sentences(&format!("{keys} --unsigned-sessions"))[0].contains("choose one"));
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), "secret").unwrap();
+        let bad = sentences(&format!(
+            "gateway run --workers a:1 --session-keys-file {}",
+            file.path().display()
+        ));
+        assert!(bad[0].ends_with("line 1 is no key of 64 hex digits"), "{bad:?}");
+    }
+
+    #[test]
+    fn an_allowed_origin_must_be_one() {
+        let line = "gateway dev --allow-origin https://a.example --allow-origin b.example";
+        assert_eq!(sentences(line).len(), 1);
     }
 }

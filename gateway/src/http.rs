@@ -2,17 +2,17 @@
 
 use std::convert::Infallible;
 use std::rc::Rc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use hyper::body::Incoming;
 use hyper::header::{
-    CONNECTION, HeaderName, HeaderValue, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_KEY,
+    CONNECTION, HOST, HeaderName, HeaderValue, ORIGIN, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_KEY,
     SEC_WEBSOCKET_VERSION, SET_COOKIE, UPGRADE,
 };
 use hyper::service::service_fn;
-use hyper::{HeaderMap, Method, Request, StatusCode, Version};
+use hyper::{Method, Request, StatusCode, Version};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::{TcpListener, TcpStream};
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
@@ -20,14 +20,19 @@ use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 use crate::Shared;
 use crate::browser::{self, Attached};
 use crate::channel::{Channel, Standing};
-use crate::identify::{Chosen, Random, choose};
+use crate::identify::{self, Chosen, Denied, Random};
+use crate::origin::{self, Origin};
 use crate::pages::{Page, text};
+use crate::token::Seconds;
 
 /// How long a browser may take to send its request's head.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// How long the answer to an upgrade waits for the worker, so that it can name it.
 const ATTACH_TIMEOUT: Duration = Duration::from_secs(1);
+
+const NOT_AN_ID: (StatusCode, &str) =
+    (StatusCode::BAD_REQUEST, "a session id has 1 to 64 characters of A-Z, a-z, 0-9, _ and -\n");
 
 const SESSION: HeaderName = HeaderName::from_static("x-single-state-session");
 const WORKER: HeaderName = HeaderName::from_static("x-single-state-worker");
@@ -91,11 +96,21 @@ async fn upgrade(
     let accept = check_handshake(&request)?;
     let random = Random::draw()
         .map_err(|_| (StatusCode::SERVICE_UNAVAILABLE, "no random numbers to be had\n"))?;
-    let not_an_id = "a session id has 1 to 64 characters of A-Z, a-z, 0-9, _ and -\n";
-    let Chosen { session, fresh, cookie } =
-        choose(request.uri().query(), request.headers(), random)
-            .map_err(|_| (StatusCode::BAD_REQUEST, not_an_id))?;
-    let channel = random.channel().map_err(|_| (StatusCode::BAD_REQUEST, not_an_id))?;
+    let origin = check_origin(&request, shared)?;
+    let asked = identify::Request {
+        query: request.uri().query(),
+        headers: request.headers(),
+        secure: origin.is_some_and(|origin| origin.is_secure()),
+        now: now(),
+    };
+    let Chosen { session, fresh, cookies } =
+        shared.sessions.choose(&asked, random).map_err(|denied| match denied {
+            Denied::NotAnId => NOT_AN_ID,
+            Denied::NotSigned => {
+                (StatusCode::UNAUTHORIZED, "no gateway signed this session, or it has expired\n")
+            }
+        })?;
+    let channel = random.channel().map_err(|_| NOT_AN_ID)?;
     if shared.draining.get() {
         return Err((StatusCode::SERVICE_UNAVAILABLE, "this gateway is draining\n"));
     }
@@ -126,18 +141,37 @@ async fn upgrade(
     headers.insert(CONNECTION, HeaderValue::from_static("Upgrade"));
     headers.insert(SEC_WEBSOCKET_ACCEPT, accept);
     headers.insert(WORKER, HeaderValue::from(index.0));
-    insert_text(headers, SESSION, session.as_str());
-    if let Some(cookie) = cookie {
-        insert_text(headers, SET_COOKIE, &cookie);
+    if let Ok(session) = HeaderValue::from_str(session.as_str()) {
+        headers.insert(SESSION, session);
+    }
+    for cookie in cookies.iter().filter_map(|cookie| HeaderValue::from_str(cookie).ok()) {
+        headers.append(SET_COOKIE, cookie);
     }
     Ok(page)
 }
 
-/// Ids and cookies are made of characters that headers allow.
-fn insert_text(headers: &mut HeaderMap, name: HeaderName, value: &str) {
-    if let Ok(value) = HeaderValue::from_str(value) {
-        headers.insert(name, value);
-    }
+fn now() -> Seconds {
+    let since_1970 = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+    Seconds(since_1970.map_or(0, |duration| duration.as_secs()))
+}
+
+/// Refuses pages of other sites; the page's origin, if a browser names one.
+fn check_origin(
+    request: &Request<Incoming>,
+    shared: &Shared,
+) -> Result<Option<Origin>, (StatusCode, &'static str)> {
+    let foreign =
+        (StatusCode::FORBIDDEN, "pages of this origin may not connect; see --allow-origin\n");
+    // More than one is as bad as one that cannot be read.
+    let one = |name: HeaderName| {
+        let mut values = request.headers().get_all(name).iter();
+        match (values.next(), values.next()) {
+            (None, _) => Ok(None),
+            (Some(value), None) => value.to_str().map(Some).map_err(|_| foreign),
+            (Some(_), Some(_)) => Err(foreign),
+        }
+    };
+    origin::judge(one(ORIGIN)?, one(HOST)?, &shared.allowed_origins).map_err(|_| foreign)
 }
 
 /// Waits until a worker has the channel, or refused it for good.

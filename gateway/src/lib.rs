@@ -17,8 +17,10 @@ pub mod dev;
 mod http;
 mod identify;
 mod metrics;
+mod origin;
 mod pages;
 mod router;
+mod token;
 mod websocket;
 mod worker_link;
 
@@ -36,7 +38,9 @@ use tokio::net::TcpListener;
 use tokio::sync::watch;
 
 use crate::config::Config;
+use crate::identify::Sessions;
 use crate::metrics::Metrics;
+use crate::origin::Origin;
 use crate::pages::Pages;
 use crate::router::Router;
 use crate::websocket::MessageLimits;
@@ -51,6 +55,8 @@ struct Shared {
     pages: Pages,
     metrics: Rc<Metrics>,
     limits: MessageLimits,
+    sessions: Sessions,
+    allowed_origins: Vec<Origin>,
     draining: Cell<bool>,
 }
 
@@ -100,6 +106,8 @@ impl Gateway {
                 message_bytes: config.max_message_bytes,
                 frame_bytes: config.max_frame_bytes,
             },
+            sessions: config.sessions,
+            allowed_origins: config.allowed_origins,
             draining: Cell::new(false),
         };
         Ok(Self { listener, admin, shared: Rc::new(shared) })

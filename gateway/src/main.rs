@@ -43,7 +43,6 @@ async fn run(config: Config, phase: watch::Receiver<Phase>) -> Result<(), Failur
     if config.placement_key.is_default() {
         tracing::warn!("the placement key is the public default: give --placement-key");
     }
-    tracing::warn!("session ids are not signed yet: whoever knows an id opens its session");
     let gateway = Gateway::bind(config).await?;
     let (browsers, admin) = (gateway.address()?, gateway.admin_address()?);
     tracing::info!(listen = %browsers, admin_listen = %admin, "gateway listens");
