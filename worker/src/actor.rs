@@ -12,10 +12,10 @@ use std::any::Any;
 use std::fmt::Display;
 use std::panic::AssertUnwindSafe;
 use std::rc::Rc;
-use std::task::Poll;
 
 use bytes::Bytes;
 use futures_util::FutureExt;
+use single_state_node::turn::give_way;
 use single_state_proto::channel::Input;
 use single_state_proto::frame::CloseCode;
 use tokio::time::Instant;
@@ -89,7 +89,9 @@ async fn live<S: Session>(resident: Rc<Resident>, host: Rc<Host>) -> End {
             Todo::Work(Work::Stop) => return End::Stopped,
         }
         resident.end_call();
-        give_way().await;
+        if resident.has_work() || ctx.timers.is_due(Instant::now().into_std()) {
+            give_way().await;
+        }
     }
 }
 
@@ -208,18 +210,4 @@ fn panic_text(panic: &(dyn Any + Send)) -> &str {
         (_, Some(text)) => text,
         _ => "without a message",
     }
-}
-
-/// Lets the other sessions have their turn, without waiting for anything. tokio's `yield_now` also
-/// asks the kernel for news each time, which costs more than most handlers.
-async fn give_way() {
-    let mut given = false;
-    std::future::poll_fn(|context| {
-        if std::mem::replace(&mut given, true) {
-            return Poll::Ready(());
-        }
-        context.waker().wake_by_ref();
-        Poll::Pending
-    })
-    .await;
 }

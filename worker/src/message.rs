@@ -10,8 +10,8 @@ use std::fmt::Display;
 
 use anyhow::{Context as _, Result, anyhow, bail};
 use bytes::Bytes;
-use serde::de::DeserializeOwned;
-use serde::{Deserialize, Serialize};
+use serde::de::{DeserializeOwned, IgnoredAny, MapAccess, Visitor};
+use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::Value;
 
 /// A browser's message after its tag was found.
@@ -28,12 +28,6 @@ const SHOWN: usize = 100;
 
 /// Errors are cut to so many characters, whatever the app puts into them.
 const LONGEST_ERROR: usize = 4000;
-
-#[derive(Deserialize)]
-struct Tagged<'a> {
-    #[serde(borrow)]
-    tag: Option<Cow<'a, str>>,
-}
 
 #[derive(Deserialize)]
 struct Assign {
@@ -73,18 +67,47 @@ fn cut(text: &str, characters: usize) -> &str {
     &text[..end]
 }
 
+/// The tag, of which messages should begin with it: then nothing after it is looked at here.
 fn find_tag(text: &[u8]) -> Result<Cow<'_, str>> {
     if text.trim_ascii_start().first() != Some(&b'{') {
         bail!("a message is a JSON object with a \"tag\", such as {{\"tag\":\"add\",\"n\":1}}");
     }
-    let parsed: serde_json::Result<Tagged<'_>> = serde_json::from_slice(text);
-    match parsed {
-        Ok(Tagged { tag: Some(tag) }) => Ok(tag),
-        Ok(Tagged { tag: None }) => bail!("the message has no \"tag\""),
-        Err(error) if error.is_data() => bail!("the message's \"tag\" is not one string"),
-        Err(error) => bail!("the message is not JSON: {error}"),
+    let mut tag = None;
+    let outcome = serde_json::Deserializer::from_slice(text).deserialize_map(FindTag(&mut tag));
+    match (tag, outcome) {
+        (Some(tag), _) => Ok(tag),
+        (None, Ok(())) => bail!("the message has no \"tag\""),
+        (None, Err(error)) if error.is_data() => bail!("the message's \"tag\" is not one string"),
+        (None, Err(error)) => bail!("the message is not JSON: {error}"),
     }
 }
+
+/// Reads an object up to its tag. That it leaves the rest is an error of which nobody needs to know:
+/// whoever decodes the message reads it.
+struct FindTag<'a, 'de>(&'a mut Option<Cow<'de, str>>);
+
+impl<'de> Visitor<'de> for FindTag<'_, 'de> {
+    type Value = ();
+
+    fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("an object")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
+        while let Some(key) = map.next_key::<Text<'de>>()? {
+            if key.0 == "tag" {
+                *self.0 = Some(map.next_value::<Text<'de>>()?.0);
+                return Ok(());
+            }
+            map.next_value::<IgnoredAny>()?;
+        }
+        Ok(())
+    }
+}
+
+/// A string, borrowed where it has no escapes.
+#[derive(Deserialize)]
+struct Text<'a>(#[serde(borrow)] Cow<'a, str>);
 
 fn decode<T: DeserializeOwned>(text: &[u8], tag: &str) -> Result<T> {
     serde_json::from_slice(text).map_err(|error| {
@@ -218,10 +241,9 @@ mod tests {
 
     #[test]
     fn deep_nesting_is_an_error() {
-        assert!(
-            error_of(&format!("{{\"tag\":\"add\",\"n\":{}", "[".repeat(1_000_000)))
-                .contains("not JSON")
-        );
+        let deep = "[".repeat(1_000_000);
+        assert!(error_of(&format!(r#"{{"n":{deep}"#)).contains("not JSON"));
+        assert!(error_of(&format!(r#"{{"tag":"add","n":{deep}"#)).contains("recursion limit"));
     }
 
     #[test]

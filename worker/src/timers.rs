@@ -36,9 +36,14 @@ impl Timers {
         self.by_time.first().map(|(due, _)| *due)
     }
 
+    /// Whether a message is due.
+    pub(crate) fn is_due(&self, now: Instant) -> bool {
+        self.next_due().is_some_and(|due| due <= now)
+    }
+
     /// The message that has been due for longest, with its number.
     pub(crate) fn pop_due(&mut self, now: Instant) -> Option<(u64, Bytes)> {
-        if self.next_due()? > now {
+        if !self.is_due(now) {
             return None;
         }
         let (_, key) = self.by_time.pop_first()?;

@@ -9,3 +9,4 @@ pub mod link;
 pub mod log;
 pub mod metrics;
 pub mod shutdown;
+pub mod turn;

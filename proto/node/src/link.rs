@@ -21,6 +21,7 @@ use tokio::net::TcpStream;
 use tokio::sync::Notify;
 
 use crate::metrics::LinkMetrics;
+use crate::turn::give_way;
 
 /// Bytes asked of the socket at once.
 const READ_CHUNK: usize = 64 * 1024;
@@ -135,7 +136,7 @@ impl LinkHandle {
                 },
                 () = self.flush.notified(), if writing.is_empty() => {
                     // Let all that are ready add theirs before the one write.
-                    tokio::task::yield_now().await;
+                    give_way().await;
                     self.link.borrow_mut().poll_transmit(&mut writing);
                     self.dispatch(&mut on_event);
                     Ok(())

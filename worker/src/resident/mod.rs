@@ -134,6 +134,11 @@ impl Resident {
         }
     }
 
+    /// Whether there is more to do at once.
+    pub(crate) fn has_work(&self) -> bool {
+        self.state.borrow().has_work()
+    }
+
     /// A handler begins: what it sends belongs together.
     pub(crate) fn begin_call(&self) {
         let mut state = self.state.borrow_mut();

@@ -172,6 +172,11 @@ impl State {
         }
     }
 
+    pub(super) fn has_work(&self) -> bool {
+        let posted = self.posts.as_ref().is_some_and(|(_, posts)| !posts.is_empty());
+        self.stopped || self.attached > 0 || !self.mailbox.is_empty() || posted
+    }
+
     fn next_post(&mut self, context: &mut Context<'_>) -> Option<Work> {
         let (_, posts) = self.posts.as_mut()?;
         // Never closed: a sender is kept beside it.
