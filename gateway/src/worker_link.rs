@@ -197,6 +197,7 @@ impl WorkerLink {
             incarnation: self.options.incarnation,
             cluster: self.options.cluster.clone(),
             build: env!("CARGO_PKG_VERSION").to_owned(),
+            nonce: None,
         };
         let link = LinkHandle::new(Side::Gateway, hello);
         let ticks = async {

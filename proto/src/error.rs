@@ -63,6 +63,18 @@ pub enum LinkError {
         /// Highest of the peer.
         theirs_max: u16,
     },
+    /// The peer has a link key, this side has none.
+    #[error("the peer wants proof of a link key, this process was started without one")]
+    KeyWanted,
+    /// This side has a link key, the peer has none.
+    #[error("the peer has no link key, this process was started with one")]
+    NoKey,
+    /// The peer's proof was made with another key, for another link, or by this side itself.
+    #[error("the peer's proof was not made with a link key of this process")]
+    WrongKey,
+    /// No PROOF in time.
+    #[error("the peer did not prove its link key in time")]
+    NoProof,
     /// No HELLO in time.
     #[error("the peer did not say HELLO in time")]
     NoHello,

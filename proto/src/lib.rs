@@ -4,9 +4,10 @@
 //! ```text
 //!   id          names of things: one parser and one printed form each
 //!   placement   session id -> worker index                    topology   who the workers are
+//!   key         what gateways and workers prove to each other
 //!
 //!   gateway                     one TCP connection = one link                       worker
-//!   ┌────────────┐  frames: HELLO, PING, GOAWAY, TOPOLOGY (link)         ┌────────────┐
+//!   ┌────────────┐  frames: HELLO, PROOF, PING, GOAWAY, TOPOLOGY (link)  ┌────────────┐
 //!   │ Link       │ ════════════════════════════════════════════════════ │ Link       │
 //!   │  ├ stream 1│ ── OPEN → OPENED, DATA ⇄, ACK ⇄, CREDIT ⇄, CLOSE ──── │  ├ stream 1│
 //!   │  └ stream 2│ ── …                                                  │  └ stream 2│
@@ -24,6 +25,7 @@ pub mod decoder;
 pub mod error;
 pub mod frame;
 pub mod id;
+pub mod key;
 pub mod limits;
 pub mod link;
 pub mod placement;

@@ -35,7 +35,7 @@ pub const LINK_HIGH_WATER: usize = 256 * 1024;
 /// causes us to answer would grow without end.
 pub const LINK_BACKLOG: usize = 16 * 1024 * 1024;
 
-/// The first frame of a link must be HELLO, within this time.
+/// HELLO, and PROOF where links have keys, must have come within this time after the connection.
 pub const HELLO_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Each side sends a PING so often.

@@ -255,7 +255,7 @@ fn a_head_that_promises_a_payload_reserves_nothing_for_it() {
 
 #[test]
 fn unknown_kinds_are_refused_by_their_head_alone() {
-    for kind in [0, 16, 255] {
+    for kind in [0, 17, 255] {
         let mut decoder = Decoder::new();
         decoder.buffer().extend_from_slice(&[0, 0, 9, kind, 0, 0, 0, 0]);
         assert_eq!(decoder.buffer().len(), HEAD_LEN);

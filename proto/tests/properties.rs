@@ -21,12 +21,13 @@ use single_state_proto::id::{
     Attach, ConnectionId, Epoch, Generation, Incarnation, InputNumber, Revision, StreamId,
     WorkerIndex,
 };
+use single_state_proto::key::{Nonce, Proof};
 use single_state_proto::limits::{HEAD_LEN, MAX_PAYLOAD, WINDOW};
 use single_state_proto::link::{Event, Side};
 use single_state_proto::placement::Placement;
 use single_state_proto::topology::Topology;
 
-use crate::pair::{Pair, opened, other};
+use crate::pair::{Pair, keyed_hello, nonce, opened, other};
 
 /// `flags:u8 number:u64 length:u32` before the bytes of a message's first part.
 const FIRST_PART: usize = 13;
@@ -64,16 +65,20 @@ fn topology() -> impl Strategy<Value = Topology> {
 fn hello() -> impl Strategy<Value = Hello> {
     let texts = (".{0,20}", ".{0,20}");
     let ids = (any::<u64>(), index(), any::<u64>());
-    (any::<(u16, u16, u32)>(), ids, texts).prop_map(|(protocol, ids, (cluster, build))| Hello {
-        protocol_min: protocol.0,
-        protocol_max: protocol.1,
-        max_message: protocol.2,
-        generation: Generation(ids.0),
-        index: ids.1,
-        incarnation: Incarnation(ids.2),
-        cluster,
-        build,
-    })
+    let nonce = option::of(any::<[u8; 32]>().prop_map(Nonce));
+    (any::<(u16, u16, u32)>(), ids, texts, nonce).prop_map(
+        |(protocol, ids, (cluster, build), nonce)| Hello {
+            protocol_min: protocol.0,
+            protocol_max: protocol.1,
+            max_message: protocol.2,
+            generation: Generation(ids.0),
+            index: ids.1,
+            incarnation: Incarnation(ids.2),
+            cluster,
+            build,
+            nonce,
+        },
+    )
 }
 
 fn open() -> impl Strategy<Value = Open> {
@@ -159,6 +164,7 @@ fn frame_of_fields() -> impl Strategy<Value = Frame> {
     prop_oneof![
         4 => short,
         1 => hello().prop_map(Frame::Hello),
+        1 => any::<[u8; 32]>().prop_map(|proof| Frame::Proof(Proof(proof))),
         1 => (stream(), open()).prop_map(|(id, open)| Frame::Open(id, Box::new(open))),
         1 => (stream(), answer()).prop_map(|(id, opened)| Frame::Opened(id, opened)),
         1 => (stream(), refused()).prop_map(|(id, refused)| Frame::Refused(id, refused)),
@@ -293,6 +299,26 @@ proptest! {
         head.extend_from_slice(&rest);
         let refused = Some(Malformed::Oversized(length as usize));
         prop_assert_eq!(decode(&head, &[HEAD_LEN]), (Vec::new(), refused));
+    }
+
+    /// A peer without the key says HELLO as it should, and then what it likes.
+    #[test]
+    fn no_frames_of_a_peer_without_the_key_make_a_link(
+        to in side(),
+        frames in vec(frame(), 1..60),
+    ) {
+        let mut pair = Pair::keyed("a", "a");
+        pair.inject(to, Frame::Hello(keyed_hello(nonce(other(to))))).unwrap();
+        for frame in frames {
+            let error = pair.inject(to, frame).is_err();
+            prop_assert!(!pair.end(to).link.is_active());
+            for event in pair.end(to).events() {
+                prop_assert!(matches!(event, Event::GoAway(_)), "{event:?}");
+            }
+            if error {
+                break;
+            }
+        }
     }
 
     /// After HELLO, frames of a peer that knows the forms but not the rules.

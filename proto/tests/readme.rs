@@ -1,6 +1,6 @@
 //! `README.md` specifies the wire; what it says in numbers and bytes is what the crate does.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
 use single_state_proto::decoder::Decoder;
@@ -8,7 +8,9 @@ use single_state_proto::frame::{CloseCode, Data, Frame, GoAway, Hello, Open, Res
 use single_state_proto::frame::{Kind, Refused};
 use single_state_proto::id::{Attach, ConnectionId, Epoch, Generation, Incarnation, StreamId};
 use single_state_proto::id::{SessionId, WorkerIndex};
+use single_state_proto::key::{LinkKeys, Nonce};
 use single_state_proto::limits;
+use single_state_proto::link::{Link, Side};
 use single_state_proto::placement::Placement;
 use single_state_proto::topology::Topology;
 
@@ -68,8 +70,10 @@ fn the_examples_are_what_the_crate_writes_and_reads() {
         incarnation: Incarnation(4_294_967_338),
         cluster: "prod".to_owned(),
         build: "0.1.0".to_owned(),
+        nonce: None,
     };
-    check_example("hello", Frame::Hello(hello));
+    check_example("hello", Frame::Hello(hello.clone()));
+    check_example("proof", proof_of_worker(hello));
     let open = Open {
         session: "alice".parse::<SessionId>().unwrap(),
         channel: "tab-00000001".parse().unwrap(),
@@ -93,6 +97,20 @@ fn the_examples_are_what_the_crate_writes_and_reads() {
     check_example("last-part", data(None, true, Bytes::from_static(&[3])));
 }
 
+/// What a worker with this HELLO, the key 42…42 and the nonce 22…22 proves to a gateway whose nonce is
+/// 11…11.
+fn proof_of_worker(hello: Hello) -> Frame {
+    let (nonce, theirs) = (Nonce([0x22; Nonce::LEN]), Nonce([0x11; Nonce::LEN]));
+    let keys = LinkKeys::parse(&"42".repeat(32)).unwrap();
+    let now = Instant::now();
+    let mut worker = Link::new(Side::Worker, hello.clone(), now).with_keys(keys, nonce);
+    worker.handle_frame(now, Frame::Hello(Hello { nonce: Some(theirs), ..hello })).unwrap();
+    let mut decoder = Decoder::new();
+    worker.poll_transmit(decoder.buffer());
+    assert!(matches!(decoder.decode(), Ok(Some(Frame::Hello(_)))));
+    decoder.decode().unwrap().expect("its proof")
+}
+
 #[test]
 fn the_kinds_have_their_numbers() {
     for (name, kind) in [
@@ -111,6 +129,7 @@ fn the_kinds_have_their_numbers() {
         ("PING", Kind::Ping),
         ("PONG", Kind::Pong),
         ("GOAWAY", Kind::GoAway),
+        ("PROOF", Kind::Proof),
     ] {
         check_row(kind as u8, format!("`{name}`"));
     }

@@ -163,6 +163,7 @@ async fn accept(listener: &TcpListener, node: &Rc<WorkerNode>, config: &Config) 
             incarnation: node.incarnation,
             cluster: config.cluster.clone(),
             build: env!("CARGO_PKG_VERSION").to_owned(),
+            nonce: None,
         };
         let node = node.clone();
         tokio::task::spawn_local(async move {

@@ -34,6 +34,13 @@ impl Fields {
         self.payload.try_get_u64().map_err(|_| Malformed::Short(self.kind))
     }
 
+    /// So many bytes as they are.
+    pub(super) fn bytes<const N: usize>(&mut self) -> Result<[u8; N], Malformed> {
+        let mut bytes = [0; N];
+        self.payload.try_copy_to_slice(&mut bytes).map_err(|_| Malformed::Short(self.kind))?;
+        Ok(bytes)
+    }
+
     pub(super) fn bool(&mut self) -> Result<bool, Malformed> {
         match self.u8()? {
             0 => Ok(false),

@@ -26,10 +26,11 @@ pub enum Kind {
     Ping = 13,
     Pong = 14,
     GoAway = 15,
+    Proof = 16,
 }
 
 impl Kind {
-    const ALL: [Self; 15] = [
+    const ALL: [Self; 16] = [
         Self::Hello,
         Self::Open,
         Self::Opened,
@@ -45,6 +46,7 @@ impl Kind {
         Self::Ping,
         Self::Pong,
         Self::GoAway,
+        Self::Proof,
     ];
 
     fn from_wire(number: u8) -> Result<Self, Malformed> {
@@ -93,6 +95,6 @@ mod tests {
             assert_eq!(Kind::from_wire(kind as u8), Ok(kind));
         }
         assert_eq!(Kind::from_wire(0), Err(Malformed::Kind(0)));
-        assert_eq!(Kind::from_wire(16), Err(Malformed::Kind(16)));
+        assert_eq!(Kind::from_wire(17), Err(Malformed::Kind(17)));
     }
 }

@@ -2,9 +2,10 @@
 
 use bytes::{BufMut, Bytes};
 
-use super::field::{Fields, put_text};
+use super::field::{Fields, put_option, put_text};
 use crate::error::Malformed;
 use crate::id::{Generation, Incarnation, WorkerIndex};
+use crate::key::Nonce;
 
 /// First frame of each side of a link.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -25,6 +26,8 @@ pub struct Hello {
     pub cluster: String,
     /// Version of the sender's build, for logs only.
     pub build: String,
+    /// The sender has a link key: it will prove it, and wants a proof that is bound to this nonce.
+    pub nonce: Option<Nonce>,
 }
 
 impl Hello {
@@ -37,6 +40,7 @@ impl Hello {
         out.put_u64(self.incarnation.0);
         put_text(out, &self.cluster);
         put_text(out, &self.build);
+        put_option(out, self.nonce, |out, nonce| out.put_slice(&nonce.0));
     }
 
     pub(super) fn decode(payload: Bytes) -> Result<Self, Malformed> {
@@ -50,6 +54,7 @@ impl Hello {
             incarnation: Incarnation(fields.u64()?),
             cluster: fields.text()?,
             build: fields.text()?,
+            nonce: fields.option(|fields| Ok(Nonce(fields.bytes()?)))?,
         })
     }
 }

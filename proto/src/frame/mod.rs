@@ -7,6 +7,8 @@ mod hello;
 mod open;
 mod topology;
 
+use std::fmt;
+
 use bytes::{BufMut, Bytes, BytesMut};
 
 pub use self::data::{Data, Start};
@@ -18,6 +20,7 @@ pub use self::hello::Hello;
 pub use self::open::{Durability, Open, Opened, Refused};
 use crate::error::Malformed;
 use crate::id::StreamId;
+use crate::key::Proof;
 use crate::limits::HEAD_LEN;
 use crate::topology::Topology;
 
@@ -26,6 +29,8 @@ use crate::topology::Topology;
 pub enum Frame {
     /// Who the sender is; its first frame.
     Hello(Hello),
+    /// Shows that the sender has a link key; answers HELLO where links have keys.
+    Proof(Proof),
     /// Gateway: attach this channel.
     Open(StreamId, Box<Open>),
     /// Worker: attached.
@@ -127,6 +132,22 @@ codes! {
         WrongIndex = 4,
         /// No version of the protocol is common to both.
         Version = 5,
+        /// The other side has not shown that it has a link key of this one.
+        Unauthenticated = 6,
+    }
+}
+
+/// What the other side is told, from its point of view.
+impl fmt::Display for GoAway {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Draining => "the peer is shutting down",
+            Self::Protocol => "this process broke the protocol",
+            Self::WrongCluster => "the peer belongs to another cluster",
+            Self::WrongIndex => "the peer has another worker index",
+            Self::Version => "the peer speaks other versions of the link protocol",
+            Self::Unauthenticated => "the peer does not take the link key of this process",
+        })
     }
 }
 
@@ -141,6 +162,7 @@ impl Frame {
         out.put_bytes(0, HEAD_LEN);
         match self {
             Self::Hello(hello) => hello.encode(out),
+            Self::Proof(proof) => out.put_slice(&proof.0),
             Self::Open(_, open) => open.encode(out),
             Self::Opened(_, opened) => opened.encode(out),
             Self::Refused(_, refused) => refused.encode(out),
@@ -179,6 +201,7 @@ impl Frame {
             Kind::Topology => Self::Topology(topology::decode(payload)?),
             Kind::Ping => Self::Ping(number("PING", payload)?),
             Kind::Pong => Self::Pong(number("PONG", payload)?),
+            Kind::Proof => Self::Proof(Proof(Fields::new("PROOF", payload).bytes()?)),
             Kind::GoAway => Self::GoAway(GoAway::from_wire(Fields::new("GOAWAY", payload).u8()?)?),
         })
     }
@@ -187,6 +210,7 @@ impl Frame {
         let link = StreamId(0);
         match self {
             Self::Hello(_) => (Kind::Hello, link),
+            Self::Proof(_) => (Kind::Proof, link),
             Self::Open(stream, _) => (Kind::Open, *stream),
             Self::Opened(stream, _) => (Kind::Opened, *stream),
             Self::Refused(stream, _) => (Kind::Refused, *stream),

@@ -4,30 +4,24 @@ use std::time::Instant;
 
 use super::{Event, Link, Side, State};
 use crate::error::LinkError;
-use crate::frame::{Data, Frame, Hello};
+use crate::frame::{Data, Frame};
 use crate::id::StreamId;
-use crate::limits::{LINK_BACKLOG, PROTOCOL};
+use crate::limits::LINK_BACKLOG;
 use crate::stream::{PartError, Phase, Stream};
 
 impl Link {
     /// Applies one frame of the peer. After an error the link must be dropped, [`goaway_for`] says
     /// what to tell the peer.
     pub fn handle_frame(&mut self, now: Instant, frame: Frame) -> Result<(), LinkError> {
-        if self.state == State::Connecting {
-            let Frame::Hello(hello) = frame else {
-                if let Frame::GoAway(code) = frame {
-                    self.events.push_back(Event::GoAway(code));
-                    return Ok(());
-                }
-                return Err(unexpected("a frame", StreamId(0), "before HELLO"));
-            };
-            return self.handle_hello(now, hello);
+        if matches!(self.state, State::Connecting | State::Proving) {
+            return self.handle_greeting(now, frame);
         }
         if self.out.len() > LINK_BACKLOG {
             return Err(LinkError::NotReading);
         }
         match frame {
             Frame::Hello(_) => Err(unexpected("HELLO", StreamId(0), "a second time")),
+            Frame::Proof(_) => Err(unexpected("PROOF", StreamId(0), "which was not asked for")),
             Frame::Ping(number) => {
                 self.pong = Some(number);
                 Ok(())
@@ -118,34 +112,6 @@ impl Link {
         }
     }
 
-    fn handle_hello(&mut self, now: Instant, theirs: Hello) -> Result<(), LinkError> {
-        let ours = &self.ours;
-        if theirs.protocol_max < *PROTOCOL.start() || theirs.protocol_min > *PROTOCOL.end() {
-            return Err(LinkError::Version {
-                ours_min: *PROTOCOL.start(),
-                ours_max: *PROTOCOL.end(),
-                theirs_min: theirs.protocol_min,
-                theirs_max: theirs.protocol_max,
-            });
-        }
-        if theirs.cluster != ours.cluster {
-            let (ours, theirs) = (ours.cluster.clone(), theirs.cluster);
-            return Err(LinkError::WrongCluster { ours, theirs });
-        }
-        if theirs.index != ours.index {
-            let (gateway, worker) = match self.side {
-                Side::Gateway => (ours.index, theirs.index),
-                Side::Worker => (theirs.index, ours.index),
-            };
-            return Err(LinkError::WrongIndex { gateway, worker });
-        }
-        self.state = if self.leaving { State::Draining } else { State::Active };
-        self.peer_max_message = theirs.max_message;
-        self.pulse.start(now);
-        self.events.push_back(Event::Connected(theirs));
-        Ok(())
-    }
-
     fn handle_data(&mut self, id: StreamId, data: Data) -> Result<(), LinkError> {
         let begins = data.start.is_some() && !data.fin;
         let max_message = self.ours.max_message;
@@ -222,6 +188,6 @@ impl Link {
     }
 }
 
-fn unexpected(kind: &'static str, stream: StreamId, why: &'static str) -> LinkError {
+pub(super) fn unexpected(kind: &'static str, stream: StreamId, why: &'static str) -> LinkError {
     LinkError::Unexpected { kind, stream, why }
 }

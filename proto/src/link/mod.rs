@@ -1,7 +1,10 @@
 //! One link between a gateway and a worker: many streams over one ordered connection.
 //!
 //! ```text
-//!   Connecting ──HELLO of the peer──▶ Active ──GOAWAY, sent or received──▶ Draining ──▶ dropped by its owner
+//!              HELLO                PROOF          GOAWAY, sent or received
+//!   Connecting ──────▶ Proving ─────────────▶ Active ─────────▶ Draining ──▶ dropped by its owner
+//!        └──────────────────────────────────────▲
+//!              HELLO, and links have no keys
 //! ```
 //!
 //! Owns the streams, credit, PING and the order in which frames leave. Knows no sockets, no clock
@@ -9,6 +12,7 @@
 //! [`Link::poll_event`] and [`Link::poll_transmit`]. Calls that name a stream which is gone do
 //! nothing: a stream may end on the other side at any moment.
 
+mod hello;
 mod incoming;
 mod pulse;
 
@@ -24,6 +28,7 @@ use crate::frame::{
     CloseCode, Frame, GoAway, Hello, Open, Opened, Refused, ResetCode, Start, encode_data,
 };
 use crate::id::StreamId;
+use crate::key::LinkKeys;
 use crate::limits::{DEAD_AFTER, LINK_HIGH_WATER, REASSEMBLY_BUDGET};
 pub use crate::stream::Message;
 use crate::stream::{Phase, Stream};
@@ -41,7 +46,7 @@ pub enum Side {
 /// What the peer did. The owner of the link reacts; the link's own state is up to date.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Event {
-    /// The peer said HELLO and is who it should be.
+    /// The peer said HELLO and is who it should be, by its proof too where links have keys.
     Connected(Hello),
     /// To a worker: attach this channel; answer with [`Link::accept`] or [`Link::refuse`].
     Open(StreamId, Box<Open>),
@@ -72,6 +77,7 @@ pub enum Event {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum State {
     Connecting,
+    Proving,
     Active,
     Draining,
 }
@@ -81,9 +87,12 @@ enum State {
 pub struct Link {
     side: Side,
     state: State,
-    /// GOAWAY was sent, perhaps before HELLO was heard.
+    /// GOAWAY was sent or heard, perhaps before the link was up.
     leaving: bool,
     ours: Hello,
+    keys: Option<LinkKeys>,
+    /// The peer's HELLO until its proof comes.
+    unproven: Option<Hello>,
     /// Longest message that the peer takes.
     peer_max_message: u32,
     streams: FxHashMap<StreamId, Stream>,
@@ -104,8 +113,10 @@ pub struct Link {
 }
 
 impl Link {
-    /// A link over a connection that was just made; its HELLO is ready to be sent.
+    /// A link over a connection that was just made; its HELLO is ready to be sent. Links without
+    /// [`Link::with_keys`] have no keys, and no nonce in their HELLO.
     pub fn new(side: Side, hello: Hello, now: Instant) -> Self {
+        debug_assert_eq!(hello.nonce, None);
         let mut urgent = BytesMut::new();
         Frame::Hello(hello.clone()).encode(&mut urgent);
         Self {
@@ -113,6 +124,8 @@ impl Link {
             state: State::Connecting,
             leaving: false,
             ours: hello,
+            keys: None,
+            unproven: None,
             peer_max_message: 0,
             streams: FxHashMap::default(),
             last_stream: StreamId(0),
@@ -127,7 +140,7 @@ impl Link {
         }
     }
 
-    /// Whether streams can be opened: HELLO is exchanged and nobody is going away.
+    /// Whether streams can be opened: both ends know each other and nobody is going away.
     pub fn is_active(&self) -> bool {
         self.state == State::Active
     }
@@ -152,7 +165,7 @@ impl Link {
     /// When [`Link::handle_timeout`] wants to be called next.
     pub fn poll_timeout(&self) -> Instant {
         match self.state {
-            State::Connecting => self.pulse.hello_deadline,
+            State::Connecting | State::Proving => self.pulse.hello_deadline,
             State::Active | State::Draining => self.pulse.next_timeout(),
         }
     }
@@ -160,8 +173,13 @@ impl Link {
     /// Sends the PING that is due; an error when the peer has been silent for too long. Call it
     /// after reading what has arrived.
     pub fn handle_timeout(&mut self, now: Instant) -> Result<(), LinkError> {
-        if self.state == State::Connecting {
-            return if now < self.pulse.hello_deadline { Ok(()) } else { Err(LinkError::NoHello) };
+        let late = match self.state {
+            State::Connecting => Some(LinkError::NoHello),
+            State::Proving => Some(LinkError::NoProof),
+            State::Active | State::Draining => None,
+        };
+        if let Some(error) = late {
+            return if now < self.pulse.hello_deadline { Ok(()) } else { Err(error) };
         }
         if now >= self.pulse.last_arrival + DEAD_AFTER {
             return Err(LinkError::Silent(DEAD_AFTER));
@@ -243,7 +261,7 @@ impl Link {
         }
     }
 
-    /// Gateway: tells the worker the newest topology.
+    /// Gateway: tells the worker, once it is connected, the newest topology.
     pub fn topology(&mut self, topology: Topology) {
         Frame::Topology(topology).encode(&mut self.urgent);
     }
@@ -412,12 +430,16 @@ pub fn goaway_for(error: &LinkError) -> Option<GoAway> {
         LinkError::WrongCluster { .. } => Some(GoAway::WrongCluster),
         LinkError::WrongIndex { .. } => Some(GoAway::WrongIndex),
         LinkError::Version { .. } => Some(GoAway::Version),
+        LinkError::KeyWanted | LinkError::NoKey | LinkError::WrongKey => {
+            Some(GoAway::Unauthenticated)
+        }
         LinkError::Silent(_) | LinkError::NotReading => None,
         LinkError::Malformed(_)
         | LinkError::Unexpected { .. }
         | LinkError::CreditExceeded(_)
         | LinkError::CreditOverflow(_)
         | LinkError::TooLong { .. }
-        | LinkError::NoHello => Some(GoAway::Protocol),
+        | LinkError::NoHello
+        | LinkError::NoProof => Some(GoAway::Protocol),
     }
 }

@@ -18,8 +18,9 @@ use single_state_proto::id::{
     Attach, ConnectionId, Epoch, Generation, Incarnation, InputNumber, Revision, StreamId,
     WorkerIndex,
 };
+use single_state_proto::key::{LinkKeys, Nonce};
 use single_state_proto::limits::{MAX_MESSAGE, PROTOCOL, WINDOW};
-use single_state_proto::link::{Event, Link, Message, Side};
+use single_state_proto::link::{Event, Link, Message, Side, goaway_for};
 
 /// A gateway's and a worker's end of one link.
 pub(crate) struct Pair {
@@ -31,7 +32,7 @@ pub(crate) struct Pair {
 /// One end, with all that arrived at it.
 pub(crate) struct End {
     pub(crate) link: Link,
-    /// Why this end gave the link up. It takes and says nothing from then on.
+    /// Why this end gave the link up. It has said so if it could, and takes and says nothing more.
     pub(crate) error: Option<LinkError>,
     /// Every frame that arrived, in order.
     pub(crate) frames: Vec<Frame>,
@@ -68,6 +69,18 @@ impl Pair {
         let gateway = End::new(Link::new(Side::Gateway, gateway, now));
         let worker = End::new(Link::new(Side::Worker, worker, now));
         Self { now, gateway, worker }
+    }
+
+    /// Two ends with these link keys, each key one hex digit, the first proves; empty: without.
+    pub(crate) fn keyed(gateway: &str, worker: &str) -> Self {
+        let mut pair = Self::new();
+        for (side, digits) in [(Side::Gateway, gateway), (Side::Worker, worker)] {
+            if !digits.is_empty() {
+                let link = Link::new(side, hello(), pair.now);
+                pair.end(side).link = link.with_keys(keys(digits), nonce(side));
+            }
+        }
+        pair
     }
 
     /// Two ends that have exchanged HELLO.
@@ -223,7 +236,7 @@ impl End {
         if self.error.is_none()
             && let Err(error) = self.try_read(now, &bytes)
         {
-            self.error = Some(error);
+            self.give_up(now, error);
         }
         self.collect_events();
     }
@@ -251,8 +264,17 @@ impl End {
         if self.next_timeout().is_some_and(|due| due <= now)
             && let Err(error) = self.link.handle_timeout(now)
         {
-            self.error = Some(error);
+            self.give_up(now, error);
         }
+    }
+
+    /// Sends what waits, and why it is the last.
+    fn give_up(&mut self, now: Instant, error: LinkError) {
+        if let Some(code) = goaway_for(&error) {
+            self.link.go_away(code);
+            self.transmit(now);
+        }
+        self.error = Some(error);
     }
 
     fn next_timeout(&self) -> Option<Instant> {
@@ -309,7 +331,27 @@ pub(crate) fn hello() -> Hello {
         incarnation: Incarnation(3),
         cluster: "test".to_owned(),
         build: "0.1.0".to_owned(),
+        nonce: None,
     }
+}
+
+/// A HELLO of an end that has keys.
+pub(crate) fn keyed_hello(nonce: Nonce) -> Hello {
+    Hello { nonce: Some(nonce), ..hello() }
+}
+
+/// The nonce that this side draws in tests.
+pub(crate) fn nonce(side: Side) -> Nonce {
+    match side {
+        Side::Gateway => Nonce([0x11; Nonce::LEN]),
+        Side::Worker => Nonce([0x22; Nonce::LEN]),
+    }
+}
+
+/// A ring of keys, each of one hex digit.
+pub(crate) fn keys(digits: &str) -> LinkKeys {
+    let lines: Vec<_> = digits.chars().map(|digit| digit.to_string().repeat(64)).collect();
+    LinkKeys::parse(&lines.join("\n")).expect("keys")
 }
 
 pub(crate) fn open(session: &str) -> Open {
