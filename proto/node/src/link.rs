@@ -6,20 +6,26 @@
 //! by then, and writes what they have gathered with one call. So batches deepen by themselves under
 //! load, and reading never waits for writing.
 
+mod outgoing;
+
 use std::cell::RefCell;
+use std::os::fd::AsFd;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Instant;
 
-use bytes::{Buf, BytesMut};
 use single_state_proto::decoder::Decoder;
 use single_state_proto::error::LinkError;
 use single_state_proto::frame::{GoAway, Hello};
 use single_state_proto::id::Incarnation;
 use single_state_proto::link::{Event, Link, Side, goaway_for};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::AsyncReadExt;
 use tokio::net::TcpStream;
+use tokio::net::tcp::OwnedWriteHalf;
 use tokio::sync::Notify;
 
+use self::outgoing::Outgoing;
+pub use self::outgoing::{Lifeline, TEND};
 use crate::metrics::LinkMetrics;
 use crate::turn::give_way;
 
@@ -31,6 +37,7 @@ const READ_CHUNK: usize = 64 * 1024;
 pub struct LinkHandle {
     link: RefCell<Link>,
     flush: Notify,
+    outgoing: Arc<Outgoing>,
 }
 
 /// How a link ended.
@@ -56,7 +63,14 @@ impl LinkHandle {
         Rc::new(Self {
             link: RefCell::new(Link::new(side, hello, Instant::now())),
             flush: Notify::new(),
+            outgoing: Arc::default(),
         })
+    }
+
+    /// What keeps the link alive while its driver has no turn; `stream` is the one to be driven.
+    pub fn lifeline(&self, stream: &TcpStream) -> std::io::Result<Lifeline> {
+        let socket = stream.as_fd().try_clone_to_owned()?;
+        Ok(Lifeline::new(self.outgoing.clone(), socket.into()))
     }
 
     /// Uses the link; what is to be sent then is sent soon. Must not be called from within itself.
@@ -108,14 +122,15 @@ impl LinkHandle {
         metrics: &LinkMetrics,
         mut on_event: impl FnMut(Event),
     ) -> LinkEnd {
-        let (mut reader, mut writer) = stream.into_split();
+        let (mut reader, writer) = stream.into_split();
         let mut decoder = Decoder::new();
-        let mut writing = BytesMut::new();
+        let mut greeted = false;
         let timer = tokio::time::sleep_until(self.timeout());
         tokio::pin!(timer);
         self.flush.notify_one();
         loop {
             decoder.buffer().reserve(READ_CHUNK);
+            let writing = !self.outgoing.is_empty();
             let step = tokio::select! {
                 read = reader.read_buf(decoder.buffer()) => match read {
                     Ok(0) => Err(LinkEnd::Closed),
@@ -125,20 +140,14 @@ impl LinkHandle {
                     }
                     Err(error) => Err(error.into()),
                 },
-                written = writer.write(&writing), if !writing.is_empty() => match written {
-                    Ok(n) => {
-                        writing.advance(n);
-                        metrics.sent.inc_by(n as u64);
-                        metrics.writes.inc();
-                        Ok(())
-                    }
+                ready = writer.writable(), if writing => match ready {
+                    Ok(()) => self.write(&writer, metrics),
                     Err(error) => Err(error.into()),
                 },
-                () = self.flush.notified(), if writing.is_empty() => {
+                () = self.flush.notified(), if !writing => {
                     // Let all that are ready add theirs before the one write.
                     give_way().await;
-                    self.link.borrow_mut().poll_transmit(&mut writing);
-                    self.dispatch(&mut on_event);
+                    self.fill(&mut on_event);
                     Ok(())
                 }
                 () = &mut timer => {
@@ -153,10 +162,15 @@ impl LinkHandle {
                 }
             };
             if let Err(end) = step {
-                self.say_why(&end, &mut writing, &mut writer).await;
+                self.say_why(&end, &writer);
                 return end;
             }
-            if writing.is_empty() && self.link.borrow().wants_transmit() {
+            if !greeted && self.link.borrow().is_active() {
+                // From here on a lifeline may speak, whatever runs before the next flush.
+                greeted = true;
+                self.fill(&mut on_event);
+            }
+            if self.link.borrow().wants_transmit() && self.outgoing.is_empty() {
                 self.flush.notify_one();
             }
             if timer.deadline() != self.timeout() {
@@ -169,22 +183,30 @@ impl LinkHandle {
         self.link.borrow().poll_timeout().into()
     }
 
+    /// Moves what the link wants to send to where it is written from.
+    fn fill(&self, on_event: &mut impl FnMut(Event)) {
+        self.outgoing.fill(&mut self.link.borrow_mut());
+        self.dispatch(on_event);
+    }
+
+    fn write(&self, writer: &OwnedWriteHalf, metrics: &LinkMetrics) -> Result<(), LinkEnd> {
+        let written = self.outgoing.write(|bytes| writer.try_write(bytes))?;
+        if written > 0 {
+            metrics.sent.inc_by(written as u64);
+            metrics.writes.inc();
+        }
+        Ok(())
+    }
+
     /// Tells the peer what it did wrong, as far as its socket takes it now.
-    async fn say_why(
-        &self,
-        end: &LinkEnd,
-        writing: &mut BytesMut,
-        writer: &mut tokio::net::tcp::OwnedWriteHalf,
-    ) {
+    fn say_why(&self, end: &LinkEnd, writer: &OwnedWriteHalf) {
         let LinkEnd::Failed(error) = end else { return };
         let Some(code) = goaway_for(error) else { return };
         let mut link = self.link.borrow_mut();
         link.go_away(code);
-        if writing.is_empty() {
-            link.poll_transmit(writing);
-        }
+        self.outgoing.fill(&mut link);
         // The link is over; what cannot be told is in this side's log.
-        let _ = writer.try_write(writing);
+        let _ = self.outgoing.write(|bytes| writer.try_write(bytes));
     }
 }
 
