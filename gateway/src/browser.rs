@@ -41,12 +41,9 @@ impl Drop for Attached {
 
 /// Serves one browser until it goes away or is sent away.
 pub(crate) async fn serve(upgraded: Upgraded, attached: Attached, limits: MessageLimits) {
-    let Ok(parts) = upgraded.downcast::<TokioIo<TcpStream>>() else {
-        unreachable!("the listener accepts nothing but TCP");
-    };
-    let socket = Rc::new(parts.io.into_inner());
+    let (socket, websocket) = open(upgraded, limits);
     let channel = &attached.channel;
-    channel.connected(WebSocket::new(socket.clone(), &parts.read_buf, limits));
+    channel.connected(websocket);
     let ended = talk(&socket, channel).await;
     let session = channel.session.as_str();
     match (ended, channel.disconnected()) {
@@ -55,10 +52,20 @@ pub(crate) async fn serve(upgraded: Upgraded, attached: Attached, limits: Messag
             tracing::info!(session.id = session, close.code = code, reason, "browser sent away");
             // The stream ends now; only the browser is still to be told.
             attached.router.detach(channel);
-            websocket.close(closing).await;
+            // Few get here, and it is larger than all that the others need.
+            Box::pin(websocket.close(closing)).await;
         }
         _ => tracing::debug!(session.id = session, "browser went away"),
     }
+}
+
+/// The websocket of an upgraded connection. Nothing of what hyper needed for it lives on.
+fn open(upgraded: Upgraded, limits: MessageLimits) -> (Rc<TcpStream>, WebSocket) {
+    let Ok(parts) = upgraded.downcast::<TokioIo<TcpStream>>() else {
+        unreachable!("the listener accepts nothing but TCP");
+    };
+    let socket = Rc::new(parts.io.into_inner());
+    (socket.clone(), WebSocket::new(socket, &parts.read_buf, limits))
 }
 
 /// Does what the socket and the channel make possible, until either ends.

@@ -70,8 +70,8 @@ pub(crate) struct Stream {
     pub(crate) phase: Phase,
     send: SendCredit,
     pub(crate) receive: ReceiveCredit,
-    incoming: Option<Incoming>,
-    outgoing: Option<Outgoing>,
+    incoming: Option<Box<Incoming>>,
+    outgoing: Option<Box<Outgoing>>,
     /// A `send` was turned away; its caller is told when there is room again.
     pub(crate) wanted: bool,
     /// Stands in the link's queue of streams with parts to send.
@@ -116,10 +116,21 @@ impl Stream {
         self.outgoing.is_none() && self.send.room(true).is_some()
     }
 
+    /// Takes the credit for a whole message that goes at once; `false` when it has to go in parts.
+    /// Only when writable.
+    #[must_use]
+    pub(crate) fn send_whole(&mut self, length: usize) -> bool {
+        let fits = length <= MAX_PART && self.send.room(true).is_some_and(|r| r >= length as u64);
+        if fits {
+            self.send.take(true, length);
+        }
+        fits
+    }
+
     /// Takes a message to send in parts. Only when writable.
     pub(crate) fn start_message(&mut self, start: Start, body: Bytes) {
         debug_assert!(self.writable());
-        self.outgoing = Some(Outgoing { start, body, sent: 0 });
+        self.outgoing = Some(Box::new(Outgoing { start, body, sent: 0 }));
     }
 
     /// The next part that credit allows.
@@ -174,17 +185,18 @@ impl Stream {
                     let Start { number, binary, .. } = start;
                     return Ok(Some(Message { number, binary, body: part }));
                 }
-                self.incoming = Some(Incoming { start, body: BytesMut::from(part) });
+                self.incoming = Some(Box::new(Incoming { start, body: BytesMut::from(part) }));
                 Ok(None)
             }
-            (None, Some(Incoming { start, mut body })) => {
-                check_length(start, body.len() + part.len(), part.len(), fin)?;
+            (None, Some(mut incoming)) => {
+                let Incoming { start, body } = &mut *incoming;
+                check_length(*start, body.len() + part.len(), part.len(), fin)?;
                 body.extend_from_slice(&part);
                 if fin {
-                    let Start { number, binary, .. } = start;
+                    let Incoming { start: Start { number, binary, .. }, body } = *incoming;
                     return Ok(Some(Message { number, binary, body: body.freeze() }));
                 }
-                self.incoming = Some(Incoming { start, body });
+                self.incoming = Some(incoming);
                 Ok(None)
             }
         }

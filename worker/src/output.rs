@@ -10,7 +10,7 @@
 //! A tab is a cursor. A slow one costs nothing: when it is ready it gets the newest value of each
 //! key. Events have no newer value, so they are kept until every tab that must have them took them.
 
-use std::collections::BTreeMap;
+use std::collections::VecDeque;
 
 use bytes::Bytes;
 use rustc_hash::FxHashMap;
@@ -43,12 +43,15 @@ pub(crate) struct Cursor {
 #[derive(Debug, Default)]
 pub(crate) struct OutputLog {
     revision: Revision,
-    entries: BTreeMap<Revision, Entry>,
+    /// In order of revision.
+    entries: VecDeque<(Revision, Entry)>,
     keys: FxHashMap<Box<str>, Revision>,
     /// Bytes of the current values' messages.
     value_bytes: usize,
     events: usize,
     event_bytes: usize,
+    /// The oldest event that is kept.
+    first_event: Option<Revision>,
     /// The newest event that was dropped: who has not seen it cannot be told.
     dropped: Revision,
 }
@@ -71,7 +74,7 @@ impl OutputLog {
                 None
             }
         };
-        let replaced = previous.and_then(|revision| self.entries.remove(&revision));
+        let replaced = previous.and_then(|revision| self.remove(revision));
         let key = match replaced {
             Some(Entry { body, key: Some((key, _)), .. }) => {
                 self.value_bytes -= body.len();
@@ -79,8 +82,7 @@ impl OutputLog {
             }
             _ => key.into(),
         };
-        let entry = Entry { body, binary: false, key: Some((key, value_at)) };
-        self.entries.insert(self.revision, entry);
+        self.push(Entry { body, binary: false, key: Some((key, value_at)) });
     }
 
     /// Adds an event.
@@ -88,12 +90,13 @@ impl OutputLog {
         self.revision = self.revision.next();
         self.events += 1;
         self.event_bytes += body.len();
-        self.entries.insert(self.revision, Entry { body, binary, key: None });
+        self.first_event = self.first_event.or(Some(self.revision));
+        self.push(Entry { body, binary, key: None });
     }
 
     /// The current value of `key`, as JSON.
     pub(crate) fn value(&self, key: &str) -> Option<Bytes> {
-        let entry = self.entries.get(self.keys.get(key)?)?;
+        let (_, entry) = self.entries.get(self.position(*self.keys.get(key)?).ok()?)?;
         let (_, value_at) = entry.key.as_ref()?;
         Some(entry.body.slice(*value_at..entry.body.len() - 1))
     }
@@ -105,9 +108,33 @@ impl OutputLog {
 
     /// The next entry for a tab at `cursor`.
     pub(crate) fn next(&self, cursor: Cursor) -> Option<(Revision, &Entry)> {
-        let mut rest = self.entries.range(cursor.sent.next()..);
-        rest.find(|(revision, entry)| entry.key.is_some() || **revision > cursor.events_after)
+        let from = self.position(cursor.sent.next()).unwrap_or_else(|from| from);
+        let mut rest = self.entries.range(from..);
+        rest.find(|(revision, entry)| entry.key.is_some() || *revision > cursor.events_after)
             .map(|(revision, entry)| (*revision, entry))
+    }
+
+    /// Where the entry of `revision` is, or would be.
+    fn position(&self, revision: Revision) -> Result<usize, usize> {
+        // Most often it is about the last one.
+        match self.entries.back() {
+            Some((last, _)) if *last < revision => Err(self.entries.len()),
+            Some((last, _)) if *last == revision => Ok(self.entries.len() - 1),
+            _ => self.entries.binary_search_by_key(&revision, |(revision, _)| *revision),
+        }
+    }
+
+    fn push(&mut self, entry: Entry) {
+        if self.entries.capacity() == 0 {
+            // Many sessions never have more than one.
+            self.entries.reserve_exact(1);
+        }
+        self.entries.push_back((self.revision, entry));
+    }
+
+    fn remove(&mut self, revision: Revision) -> Option<Entry> {
+        let position = self.position(revision).ok()?;
+        self.entries.remove(position).map(|(_, entry)| entry)
     }
 
     /// Whether a tab that saw everything up to `seen` can go on from there without loss.
@@ -117,23 +144,23 @@ impl OutputLog {
 
     /// Drops events up to `taken`: every tab that must have them took them.
     pub(crate) fn trim(&mut self, taken: Revision) {
-        if self.events == 0 {
+        // Called after each handler: most often there is nothing to drop.
+        if self.first_event.is_none_or(|first| first > taken) {
             return;
         }
-        let is_done =
-            |revision: &Revision, entry: &Entry| entry.key.is_none() && *revision <= taken;
-        let done: Vec<Revision> = self
-            .entries
-            .range(..=taken)
-            .filter(|(revision, entry)| is_done(revision, entry))
-            .map(|(revision, _)| *revision)
-            .collect();
-        for revision in done {
-            if let Some(entry) = self.entries.remove(&revision) {
-                self.events -= 1;
-                self.event_bytes -= entry.body.len();
-                self.dropped = revision;
+        let Self { entries, events, event_bytes, dropped, .. } = self;
+        entries.retain(|(revision, entry)| {
+            let is_done = entry.key.is_none() && *revision <= taken;
+            if is_done {
+                *events -= 1;
+                *event_bytes -= entry.body.len();
+                *dropped = (*dropped).max(*revision);
             }
+            !is_done
+        });
+        self.first_event = self.entries.iter().find(|(_, e)| e.key.is_none()).map(|(r, _)| *r);
+        if self.entries.capacity() > 4 * self.entries.len() + 8 {
+            self.entries.shrink_to_fit();
         }
     }
 
@@ -144,8 +171,8 @@ impl OutputLog {
             return None;
         }
         let (mut events, mut bytes) = (0, 0);
-        let older = self.entries.range(..=call).rev().filter(|(_, entry)| entry.key.is_none());
-        for (revision, entry) in older {
+        let older = self.entries.iter().rev().filter(|(revision, _)| *revision <= call);
+        for (revision, entry) in older.filter(|(_, entry)| entry.key.is_none()) {
             events += 1;
             bytes += entry.body.len();
             if events > MAX_EVENTS || (bytes > MAX_EVENT_BYTES && events > 1) {

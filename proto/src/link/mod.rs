@@ -292,8 +292,14 @@ impl Link {
         }
         let length = body.len() as u32;
         debug_assert!(length <= self.peer_max_message);
-        stream.start_message(Start { number, length, binary }, body.clone());
-        if self.out.len() < LINK_HIGH_WATER && self.ready.is_empty() {
+        let start = Start { number, length, binary };
+        let at_once = self.out.len() < LINK_HIGH_WATER && self.ready.is_empty();
+        if at_once && stream.send_whole(body.len()) {
+            encode_data(&mut self.out, id, Some(start), true, body);
+            return true;
+        }
+        stream.start_message(start, body.clone());
+        if at_once {
             self.encode_part(id);
         } else {
             self.enqueue(id);

@@ -20,6 +20,9 @@ use crate::output::{Cursor, OutputLog};
 /// Events are kept so long for a channel that is away (R12).
 const EVENTS_FOR_AWAY: Duration = Duration::from_secs(120);
 
+/// Room for so many messages stays with a mailbox that has become empty.
+const MAILBOX_KEPT: usize = 8;
+
 /// So long a channel that is away does not make room for another one.
 const RETURNING: Duration = Duration::from_secs(10);
 
@@ -121,6 +124,8 @@ impl State {
         self.last_key += 1;
         let key = ChannelKey(self.last_key);
         let half = SessionHalf::new(begins);
+        // Most sessions have one tab; a vector would begin with room for four.
+        self.channels.reserve_exact(1);
         self.channels.push(Channel {
             key,
             id: open.channel.clone(),
@@ -188,6 +193,9 @@ impl State {
     fn next_input(&mut self) -> Option<Work> {
         let (key, input) = self.mailbox.pop_front()?;
         self.touched = true;
+        if self.mailbox.is_empty() && self.mailbox.capacity() > MAILBOX_KEPT {
+            self.mailbox = VecDeque::new();
+        }
         // One leaves, one comes: from the channel that has waited, each in its turn.
         if let Some(i) = self.channels.iter().position(|channel| !channel.waiting.is_empty()) {
             let channel = &mut self.channels[i];
@@ -209,6 +217,10 @@ impl State {
         let Some(channel) = self.channel(key) else { return };
         match channel.half.receive(input.number) {
             Verdict::Apply if room && channel.waiting.is_empty() => {
+                if self.mailbox.capacity() == 0 {
+                    // Most sessions never have two messages that wait.
+                    self.mailbox.reserve_exact(1);
+                }
                 self.mailbox.push_back((key, input));
                 self.wake();
             }
