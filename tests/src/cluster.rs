@@ -23,11 +23,14 @@ pub struct Options {
     pub worker: PathBuf,
     /// Further flags of the gateway.
     pub gateway_flags: Vec<String>,
+    /// Further flags of each worker.
+    pub worker_flags: Vec<String>,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { workers: 3, worker: program("worker"), gateway_flags: Vec::new() }
+        let (gateway_flags, worker_flags) = (Vec::new(), Vec::new());
+        Self { workers: 3, worker: program("worker"), gateway_flags, worker_flags }
     }
 }
 
@@ -41,6 +44,13 @@ impl Options {
     #[must_use]
     pub fn gateway_flag(mut self, flag: &str, value: &str) -> Self {
         self.gateway_flags.extend([flag.to_owned(), value.to_owned()]);
+        self
+    }
+
+    /// Adds a flag of the workers and its value.
+    #[must_use]
+    pub fn worker_flag(mut self, flag: &str, value: &str) -> Self {
+        self.worker_flags.extend([flag.to_owned(), value.to_owned()]);
         self
     }
 }
@@ -199,6 +209,7 @@ async fn start_worker(options: &Options, index: usize, address: &str) -> Result<
         "--log-format",
         "json",
     ]);
+    command.args(&options.worker_flags);
     start_node(&format!("worker {index}"), command, "worker listens").await
 }
 

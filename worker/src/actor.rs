@@ -9,7 +9,6 @@
 //! The only place where app code is called.
 
 use std::any::Any;
-use std::fmt::Display;
 use std::panic::AssertUnwindSafe;
 use std::rc::Rc;
 
@@ -24,6 +23,7 @@ use crate::context::{Cause, Context};
 use crate::host::Host;
 use crate::message::{self, FromBrowser};
 use crate::resident::{ChannelKey, Resident, Work};
+use crate::running::What;
 use crate::session::Session;
 use crate::{Error, Result};
 
@@ -55,7 +55,7 @@ async fn live<S: Session>(resident: Rc<Resident>, host: Rc<Host>) -> End {
     let mut app = S::default();
     let mut ctx = Context::new(resident.clone(), host);
     resident.begin_call();
-    call(&mut ctx, &"started", async |ctx| app.started(ctx).await).await;
+    call(&mut ctx, &What::started(), async |ctx| app.started(ctx).await).await;
     resident.end_call();
     loop {
         if ctx.ended {
@@ -71,15 +71,15 @@ async fn live<S: Session>(resident: Rc<Resident>, host: Rc<Host>) -> End {
         match todo {
             Todo::Timer(number, message) => {
                 ctx.cause = Cause::Timer(number);
-                to_itself(&mut app, &mut ctx, &message).await;
+                to_itself(&mut app, &mut ctx, message).await;
             }
             Todo::Work(Work::Post(number, message)) => {
                 ctx.cause = Cause::Post(number);
-                to_itself(&mut app, &mut ctx, &message).await;
+                to_itself(&mut app, &mut ctx, message).await;
             }
             Todo::Work(Work::Attached) => {
                 ctx.cause = Cause::Hook;
-                call(&mut ctx, &"attached", async |ctx| app.attached(ctx).await).await;
+                call(&mut ctx, &What::attached(), async |ctx| app.attached(ctx).await).await;
             }
             Todo::Work(Work::Input(channel, input)) => {
                 let number = input.number;
@@ -127,42 +127,29 @@ async fn apply<S: Session>(app: &mut S, ctx: &mut Context, channel: ChannelKey, 
     ctx.host.metrics.handled.inc();
     let body = input.body;
     if input.binary {
-        return call(ctx, &"a binary message", async |ctx| app.binary(body, ctx).await).await;
+        return call(ctx, &What::binary(), async |ctx| app.binary(body, ctx).await).await;
     }
-    let label = Label(&body);
-    call(ctx, &label, async |ctx| match message::from_browser(&body)? {
+    let what = What::message(body);
+    call(ctx, &what, async |ctx| match message::from_browser(&what.text)? {
         FromBrowser::App(message) => app.handle(message, ctx).await,
         FromBrowser::Assign { key, value } => app.assign(key, value, ctx).await,
     })
     .await;
 }
 
-async fn to_itself<S: Session>(app: &mut S, ctx: &mut Context, message: &[u8]) {
+async fn to_itself<S: Session>(app: &mut S, ctx: &mut Context, message: Bytes) {
     ctx.host.metrics.handled.inc();
-    call(ctx, &"a message to itself", async |ctx| {
-        app.handle(message::from_itself(message)?, ctx).await
-    })
-    .await;
-}
-
-/// Names a browser's message; only errors need it.
-struct Label<'a>(&'a [u8]);
-
-impl Display for Label<'_> {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(&message::label(self.0))
-    }
+    let what = What::to_itself(message);
+    call(ctx, &what, async |ctx| app.handle(message::from_itself(&what.text)?, ctx).await).await;
 }
 
 /// Calls app code; its errors and panics become messages to the user and end nothing.
-async fn call(
-    ctx: &mut Context,
-    what: &dyn Display,
-    code: impl AsyncFnOnce(&mut Context) -> Result<()>,
-) {
-    let (resident, metrics) = (ctx.resident.clone(), ctx.host.metrics.clone());
+async fn call(ctx: &mut Context, what: &What, code: impl AsyncFnOnce(&mut Context) -> Result<()>) {
+    let (resident, host) = (ctx.resident.clone(), ctx.host.clone());
+    let metrics = &host.metrics;
     let began = std::time::Instant::now();
-    let outcome = AssertUnwindSafe(code(ctx)).catch_unwind().await;
+    let code = std::pin::pin!(AssertUnwindSafe(code(ctx)).catch_unwind());
+    let outcome = host.running.watch(&resident.id, what, code).await;
     metrics.handle_seconds.observe(began.elapsed().as_secs_f64());
     match &outcome {
         Ok(Ok(())) => {}
@@ -177,7 +164,7 @@ async fn call(
 }
 
 /// Tells the user, and the log, what went wrong.
-pub(crate) fn report(resident: &Resident, what: &dyn Display, outcome: Outcome) {
+pub(crate) fn report(resident: &Resident, what: &What, outcome: Outcome) {
     let session = resident.id.as_str();
     let (error, details) = match outcome {
         Ok(Ok(())) => return,
@@ -196,7 +183,7 @@ pub(crate) fn report(resident: &Resident, what: &dyn Display, outcome: Outcome) 
     resident.with_log(|log| log.event(false, body));
 }
 
-fn causes(error: &Error, what: &dyn Display) -> String {
+fn causes(error: &Error, what: &What) -> String {
     let mut details = format!("while handling {what}");
     for cause in error.chain().skip(1) {
         details.push_str(&format!("; because {cause}"));

@@ -25,6 +25,7 @@ use crate::link;
 use crate::registry::Registry;
 use crate::session::Session;
 use crate::store::memory::MemoryStore;
+use crate::watchdog::{self, Links, Watchdog};
 
 /// An app, ready to run as a worker process.
 ///
@@ -108,8 +109,10 @@ async fn work<S: Session>(
         Host::new(config.index, Rc::new(MemoryStore::default()), shared, config.max_output_bytes);
     let host = Rc::new(host);
     let registry = Registry::new::<S>(host.clone());
-    let node = WorkerNode { host, registry, incarnation: incarnation(), ready: Cell::new(true) };
+    let (incarnation, kept_alive, ready) = (incarnation(), Arc::default(), Cell::new(true));
+    let node = WorkerNode { host, registry, incarnation, kept_alive, ready };
     let node = Rc::new(node);
+    let _watchdog = start_watchdog(&node, &config)?;
     tokio::task::spawn_local(admin::serve(admin, node.clone()));
     let index = config.index.0;
     tracing::info!(worker.index = index, listen = %links, admin_listen = %probes, "worker listens");
@@ -137,6 +140,20 @@ async fn listen(address: &str) -> Result<TcpListener, RunError> {
     TcpListener::bind(address)
         .await
         .map_err(|source| RunError::Listen { address: address.to_owned(), source })
+}
+
+/// Starts to watch over this thread's event loop, which beats from now on.
+fn start_watchdog(node: &WorkerNode, config: &Config) -> std::io::Result<Watchdog> {
+    let (running, kept_alive) = (node.host.running.clone(), node.kept_alive.clone());
+    let blocks = node.host.metrics.blocks.clone();
+    let watchdog = watchdog::start(running.clone(), kept_alive, config.block_limits, blocks)?;
+    tokio::task::spawn_local(async move {
+        loop {
+            running.beat();
+            tokio::time::sleep(watchdog::BEAT).await;
+        }
+    });
+    Ok(watchdog)
 }
 
 /// Accepts gateways for ever.
@@ -167,7 +184,8 @@ async fn accept(listener: &TcpListener, node: &Rc<WorkerNode>, config: &Config) 
         };
         let node = node.clone();
         tokio::task::spawn_local(async move {
-            let end = link::serve(stream, hello, &node.registry, &node.host.metrics).await;
+            let metrics = &node.host.metrics;
+            let end = link::serve(stream, hello, &node.registry, metrics, &node.kept_alive).await;
             tracing::info!(reason = %end, "gateway's link ended");
         });
     }
@@ -193,6 +211,8 @@ struct WorkerNode {
     host: Rc<Host>,
     registry: Rc<Registry>,
     incarnation: Incarnation,
+    /// The links that the watchdog keeps alive.
+    kept_alive: Arc<Links>,
     ready: Cell<bool>,
 }
 

@@ -3,12 +3,18 @@
 
 use std::ffi::OsString;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::Parser;
 use single_state_node::config::{Mistakes, Parsed, parse};
 use single_state_node::log::{Format, parse_filter};
 use single_state_proto::id::WorkerIndex;
 use single_state_proto::limits::{MAX_MESSAGE, MAX_WORKERS};
+
+use crate::watchdog::Limits;
+
+/// What is shorter than this happens to every process.
+const MIN_BLOCK_WARNING: Duration = Duration::from_millis(10);
 
 /// Runs the sessions of an app.
 #[derive(Debug, Parser)]
@@ -48,6 +54,12 @@ struct Args {
         value_name = "BYTES"
     )]
     max_output_bytes: String,
+    /// How long a handler may block the event loop until the log says so.
+    #[arg(long, env = "SINGLE_STATE_BLOCK_WARNING", default_value = "1s", value_name = "DURATION")]
+    block_warning: String,
+    /// How long it may block the event loop until the process ends; 0: for ever.
+    #[arg(long, env = "SINGLE_STATE_BLOCK_LIMIT", default_value = "10s", value_name = "DURATION")]
+    block_limit: String,
     /// End when standard input ends, as `gateway dev` wants of its workers.
     #[arg(long, env = "SINGLE_STATE_EXIT_WITH_STDIN")]
     exit_with_stdin: bool,
@@ -70,6 +82,7 @@ pub(crate) struct Config {
     pub(crate) admin_listen: String,
     pub(crate) cluster: String,
     pub(crate) max_output_bytes: usize,
+    pub(crate) block_limits: Limits,
     pub(crate) exit_with_stdin: bool,
     pub(crate) log_format: Format,
     pub(crate) log_filter: String,
@@ -107,6 +120,7 @@ fn check(args: Args, host: &str, mut mistakes: Mistakes) -> Result<Config, Mista
         let given = &args.max_output_bytes;
         mistakes.add(format!("--max-output-bytes {given}: give a number from 1 to {MAX_MESSAGE}"));
     }
+    let block_limits = check_block_limits(&args, &mut mistakes);
     let log_format = mistakes.parse::<Format>("--log-format", &args.log_format);
     if let Err(error) = parse_filter(&args.log) {
         mistakes.add(format!("--log {:?}: {error}", args.log));
@@ -118,12 +132,30 @@ fn check(args: Args, host: &str, mut mistakes: Mistakes) -> Result<Config, Mista
             admin_listen: admin_listen?,
             cluster: args.cluster,
             max_output_bytes: max_output_bytes?,
+            block_limits: block_limits?,
             exit_with_stdin: args.exit_with_stdin,
             log_format: log_format?,
             log_filter: args.log,
         })
     })();
     mistakes.into_result(config)
+}
+
+fn check_block_limits(args: &Args, mistakes: &mut Mistakes) -> Option<Limits> {
+    let warning = mistakes.duration("--block-warning", &args.block_warning);
+    if warning.is_some_and(|warning| warning < MIN_BLOCK_WARNING) {
+        mistakes.add(format!("--block-warning {}: give at least 10ms", args.block_warning));
+    }
+    let end = mistakes.duration("--block-limit", &args.block_limit);
+    let (warning, end) = (warning?, end?);
+    let end = (!end.is_zero()).then_some(end);
+    if end.is_some_and(|end| end < warning) {
+        mistakes.add(format!(
+            "--block-limit {}: give at least what --block-warning is, {}, or 0",
+            args.block_limit, args.block_warning
+        ));
+    }
+    Some(Limits { warning, end })
 }
 
 fn check_index(text: &str, host: &str, mistakes: &mut Mistakes) -> Option<WorkerIndex> {
@@ -161,7 +193,8 @@ mod tests {
     #[test]
     fn all_mistakes_are_told_at_once() {
         let line = "worker --index -1 --listen here --admin-listen 1 --store redis://x \
-                    --max-output-bytes 0 --log-format yaml --wat";
+                    --max-output-bytes 0 --block-warning 1ms --block-limit soon \
+                    --log-format yaml --wat";
         let mistakes = check_line(line, "host").unwrap_err();
         let all = mistakes.sentences().join("\n");
         for flag in [
@@ -170,11 +203,24 @@ mod tests {
             "--admin-listen",
             "--store",
             "--max-output-bytes",
+            "--block-warning",
+            "--block-limit",
             "--log-format",
             "--wat",
         ] {
             assert!(all.contains(flag), "{flag} is missing in:\n{all}");
         }
+    }
+
+    #[test]
+    fn a_handler_may_block_for_ever_but_not_shorter_than_until_the_warning() {
+        let end = |flags: &str| {
+            check_line(&format!("worker --block-warning 2s {flags}"), "host")
+                .map(|config| config.block_limits.end)
+        };
+        assert_eq!(end("--block-limit 0").unwrap(), None);
+        assert_eq!(end("--block-limit 2s").unwrap(), Some(Duration::from_secs(2)));
+        assert_eq!(end("--block-limit 1s").unwrap_err().sentences().len(), 1);
     }
 
     #[test]

@@ -220,7 +220,7 @@ impl Context {
     /// [`Session::started`]: crate::Session::started
     pub fn spawn(&mut self, name: &str, work: impl Future<Output = Result<()>> + 'static) {
         self.resident.touch();
-        self.jobs.spawn(name, work, &self.resident);
+        self.jobs.spawn(name, work, &self.resident, &self.host.running);
     }
 
     /// Ends the work that runs under `name`; whether some did.

@@ -8,6 +8,7 @@ use single_state_proto::id::WorkerIndex;
 use tokio::sync::Semaphore;
 
 use crate::metrics::Metrics;
+use crate::running::Running;
 use crate::store::Store;
 
 /// One worker process, as its sessions see it.
@@ -15,6 +16,8 @@ pub(crate) struct Host {
     pub(crate) index: WorkerIndex,
     pub(crate) store: Rc<dyn Store>,
     pub(crate) metrics: Rc<Metrics>,
+    /// What the event loop runs now.
+    pub(crate) running: Arc<Running>,
     /// What the app loaded once for all sessions.
     pub(crate) shared: Arc<dyn Any + Send + Sync>,
     /// As many computations at a time as there are cores.
@@ -32,6 +35,7 @@ impl Host {
     ) -> Self {
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         let (metrics, cores) = (Rc::new(Metrics::new()), Semaphore::new(cores));
-        Self { index, store, metrics, shared, cores, max_output_bytes }
+        let running = Arc::default();
+        Self { index, store, metrics, running, shared, cores, max_output_bytes }
     }
 }

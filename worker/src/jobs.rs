@@ -2,6 +2,7 @@
 
 use std::panic::AssertUnwindSafe;
 use std::rc::Rc;
+use std::sync::Arc;
 
 use futures_util::FutureExt;
 use rustc_hash::FxHashMap;
@@ -10,6 +11,7 @@ use tokio::task::AbortHandle;
 use crate::Result;
 use crate::actor::report;
 use crate::resident::Resident;
+use crate::running::{Running, What};
 
 /// The running work of one session; ends with it.
 #[derive(Debug, Default)]
@@ -22,14 +24,17 @@ impl Jobs {
         name: &str,
         work: impl Future<Output = Result<()>> + 'static,
         resident: &Rc<Resident>,
+        running: &Arc<Running>,
     ) {
         self.cancel(name);
         self.0.retain(|_, job| !job.is_finished());
-        let (resident, label) = (Rc::downgrade(resident), format!("the work {name:?}"));
+        let (session, what, running) = (resident.id.clone(), What::work(name), running.clone());
+        let resident = Rc::downgrade(resident);
         let task = tokio::task::spawn_local(async move {
-            let outcome = AssertUnwindSafe(work).catch_unwind().await;
+            let work = std::pin::pin!(AssertUnwindSafe(work).catch_unwind());
+            let outcome = running.watch(&session, &what, work).await;
             if let Some(resident) = resident.upgrade() {
-                report(&resident, &label, outcome);
+                report(&resident, &what, outcome);
                 resident.trim();
                 resident.pump_all();
             }

@@ -28,10 +28,12 @@ mod metrics;
 mod output;
 mod registry;
 mod resident;
+mod running;
 mod session;
 mod store;
 pub mod testing;
 mod timers;
+mod watchdog;
 
 pub use anyhow::{Error, Result, anyhow, bail, ensure};
 pub use bytes::Bytes;

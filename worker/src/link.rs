@@ -16,6 +16,7 @@ use tokio::net::TcpStream;
 use crate::metrics::Metrics;
 use crate::registry::Registry;
 use crate::resident::{Attachment, Tab};
+use crate::watchdog::Links;
 
 /// One gateway.
 struct GatewayLink {
@@ -37,12 +38,17 @@ pub(crate) async fn serve(
     hello: Hello,
     registry: &Rc<Registry>,
     metrics: &Rc<Metrics>,
+    links: &Links,
 ) -> LinkEnd {
     let gateway = Rc::new(GatewayLink {
         link: LinkHandle::new(Side::Worker, hello),
         attachments: RefCell::default(),
         metrics: metrics.clone(),
     });
+    let _kept_alive = match gateway.link.lifeline(&stream) {
+        Ok(lifeline) => links.keep(lifeline),
+        Err(error) => return error.into(),
+    };
     metrics.links.inc();
     let end =
         gateway.link.drive(stream, &metrics.link, |event| gateway.handle(registry, event)).await;

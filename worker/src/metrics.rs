@@ -8,6 +8,8 @@ use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::Registry;
 use single_state_node::metrics::{LinkMetrics, registry, render};
 
+use crate::watchdog::Blocks;
+
 /// Metrics of one worker.
 #[derive(Debug)]
 pub(crate) struct Metrics {
@@ -20,6 +22,7 @@ pub(crate) struct Metrics {
     pub(crate) errors: Counter,
     pub(crate) panics: Counter,
     pub(crate) handle_seconds: Histogram,
+    pub(crate) blocks: Blocks,
     claims: Family<Reason, Counter>,
 }
 
@@ -41,6 +44,11 @@ impl Metrics {
             panics: Counter::default(),
             // 10 µs to 10 s, three buckets a decade.
             handle_seconds: Histogram::new(exponential_buckets(1e-5, 10_f64.cbrt(), 19)),
+            blocks: Blocks {
+                total: Counter::default(),
+                // 100 ms to 100 s.
+                seconds: Histogram::new(exponential_buckets(0.1, 10_f64.cbrt(), 10)),
+            },
             claims: Family::default(),
             registry,
         };
@@ -59,6 +67,9 @@ impl Metrics {
         c(registry, "handler_panics", "Messages whose handler panicked", &self.panics);
         let help = "Time that handlers took, in seconds, with what they awaited";
         registry.register("handle_seconds", help, self.handle_seconds.clone());
+        c(registry, "blocked", "Times that something blocked the event loop", &self.blocks.total);
+        let help = "Time for which it was blocked each time, in seconds";
+        registry.register("blocked_seconds", help, self.blocks.seconds.clone());
         registry.register("claims", "Sessions claimed, by reason", self.claims.clone());
         self
     }

@@ -19,6 +19,15 @@ enum Message {
     Ping,
     /// Awaits, then answers.
     Wait { seconds: u64 },
+    /// Blocks the worker's thread, in the handler or in work beside it, then answers.
+    Block {
+        seconds: u64,
+        #[serde(default)]
+        beside: bool,
+    },
+    /// The work beside the session is done.
+    #[serde(rename = "_unblocked")]
+    Unblocked,
     /// Keeps a CPU busy on the compute pool, then answers.
     Compute { seconds: u64 },
     /// Adds a number to the list and tells the whole list's length.
@@ -43,6 +52,19 @@ impl Session for Fixture {
                 tokio::time::sleep(Duration::from_secs(seconds)).await;
                 ctx.send(&json!({"tag": "waited"}))
             }
+            Message::Block { seconds, beside: false } => {
+                std::thread::sleep(Duration::from_secs(seconds));
+                ctx.send(&json!({"tag": "unblocked"}))
+            }
+            Message::Block { seconds, beside: true } => {
+                let poster = ctx.poster();
+                ctx.spawn("slow work", async move {
+                    std::thread::sleep(Duration::from_secs(seconds));
+                    poster.post(&Message::Unblocked).await
+                });
+                Ok(())
+            }
+            Message::Unblocked => ctx.send(&json!({"tag": "unblocked"})),
             Message::Compute { seconds } => {
                 ctx.compute(&mut (), move |()| {
                     let began = std::time::Instant::now();
