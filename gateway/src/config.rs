@@ -8,8 +8,10 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
 use single_state_node::config::{Mistakes, Parsed, parse};
+use single_state_node::keys::LinkArgs;
 use single_state_node::log::{Format, parse_filter};
 use single_state_proto::id::Generation;
+use single_state_proto::key::LinkKeys;
 use single_state_proto::limits::MAX_MESSAGE;
 use single_state_proto::placement::{Placement, PlacementKey};
 use single_state_proto::topology::Topology;
@@ -82,6 +84,8 @@ struct RunArgs {
     /// In place of keys: take session ids as they come; whoever knows an id opens its session.
     #[arg(long, env = "SINGLE_STATE_UNSIGNED_SESSIONS")]
     unsigned_sessions: bool,
+    #[command(flatten)]
+    links: LinkArgs,
     #[command(flatten)]
     common: CommonArgs,
 }
@@ -171,6 +175,8 @@ pub struct Config {
     pub admin_listen: String,
     /// Name of the cluster.
     pub cluster: String,
+    /// What proves to workers that this is a gateway of the cluster, and to it that they are.
+    pub link_keys: Option<LinkKeys>,
     /// The secret of the placement.
     pub placement_key: PlacementKey,
     /// Who the workers are.
@@ -230,6 +236,8 @@ fn check_run(args: RunArgs, mut mistakes: Mistakes) -> Result<Config, Mistakes> 
     if workers.is_empty() {
         mistakes.add("--workers: name at least one worker, such as --workers 127.0.0.1:7000");
     }
+    let links = workers.iter().map(String::as_str);
+    let link_keys = args.links.check("--workers", links, &mut mistakes);
     let generation = mistakes.parse::<u64>("--generation", &args.generation);
     let placement = mistakes.parse::<Placement>("--placement", &args.placement);
     let topology = Topology::new(
@@ -251,6 +259,7 @@ fn check_run(args: RunArgs, mut mistakes: Mistakes) -> Result<Config, Mistakes> 
             listen: listen?,
             admin_listen: admin_listen?,
             cluster: args.cluster,
+            link_keys: link_keys?,
             topology: topology?,
             sessions: sessions?,
             ..common?
@@ -298,10 +307,17 @@ fn check_dev(args: DevArgs, mut mistakes: Mistakes) -> Result<(Config, DevOption
     let format = args.common.log_format.clone();
     let web = args.common.web.clone();
     let common = check_common(args.common, "warn", &mut mistakes);
-    let mut extra_env: Vec<(OsString, OsString)> =
-        vec![("SINGLE_STATE_LOG_FORMAT".into(), format.into())];
+    let mut extra_env: Vec<(OsString, OsString)> = vec![
+        ("SINGLE_STATE_LOG_FORMAT".into(), format.into()),
+        // Links of dev stay on loopback and have no keys, whatever the shell is set up for.
+        ("SINGLE_STATE_LINK_KEY_FILE".into(), OsString::new()),
+    ];
     if let Some(key) = placement_key {
         extra_env.push(("SINGLE_STATE_PLACEMENT_KEY".into(), key.into()));
+    }
+    // An author hears sooner than an operator of a handler that blocks.
+    if std::env::var_os("SINGLE_STATE_BLOCK_WARNING").is_none() {
+        extra_env.push(("SINGLE_STATE_BLOCK_WARNING".into(), "100ms".into()));
     }
     if let Some(config) = &common {
         extra_env.push(("SINGLE_STATE_LOG".into(), config.log_filter.clone().into()));
@@ -348,6 +364,7 @@ fn check_common(args: CommonArgs, default_filter: &str, mistakes: &mut Mistakes)
         listen: String::new(),
         admin_listen: String::new(),
         cluster: String::new(),
+        link_keys: None,
         placement_key: placement_key?,
         topology: Topology::default(),
         web: args.web,
@@ -391,7 +408,7 @@ mod tests {
 
     #[test]
     fn a_list_of_workers_is_enough_to_run() {
-        let run = "gateway run --unsigned-sessions --workers a:7000,b:7000";
+        let run = "gateway run --unsigned-sessions --workers 127.0.0.1:7000,localhost:7001";
         assert_eq!(sentences(run), [""; 0]);
         assert_eq!(sentences("gateway dev"), [""; 0]);
     }
@@ -423,23 +440,33 @@ mod tests {
     #[test]
     fn no_worker_and_the_same_worker_twice_are_mistakes() {
         assert_eq!(sentences("gateway run --unsigned-sessions").len(), 1);
-        assert_eq!(sentences("gateway run --unsigned-sessions --workers a:1,a:1").len(), 1);
+        assert_eq!(sentences("gateway run --unsigned-sessions --workers [::1]:1,[::1]:1").len(), 1);
     }
 
     #[test]
     fn ids_are_signed_or_unsigned_on_purpose() {
-        let neither = sentences("gateway run --workers a:1");
+        let neither = sentences("gateway run --workers localhost:1");
         assert!(neither[0].contains("--unsigned-sessions"), "{neither:?}");
-        let keys = "gateway run --workers a:1 --session-keys-file /no/such/file";
+        let keys = "gateway run --workers localhost:1 --session-keys-file /no/such/file";
         assert!(sentences(keys)[0].starts_with("--session-keys-file /no/such/file: "));
         assert!(sentences(&format!("{keys} --unsigned-sessions"))[0].contains("choose one"));
         let file = tempfile::NamedTempFile::new().unwrap();
         std::fs::write(file.path(), "secret").unwrap();
         let bad = sentences(&format!(
-            "gateway run --workers a:1 --session-keys-file {}",
+            "gateway run --workers localhost:1 --session-keys-file {}",
             file.path().display()
         ));
         assert!(bad[0].ends_with("line 1 is no key of 64 hex digits"), "{bad:?}");
+    }
+
+    #[test]
+    fn links_to_other_machines_have_keys_or_are_insecure_on_purpose() {
+        let run = "gateway run --unsigned-sessions --workers localhost:1,b:1,c:1";
+        let bare = sentences(run);
+        assert!(bare.len() == 1 && bare[0].starts_with("--workers b:1: "), "{bare:?}");
+        assert_eq!(sentences(&format!("{run} --insecure-links")), [""; 0]);
+        let missing = sentences(&format!("{run} --link-key-file /no/such/file"));
+        assert!(missing.len() == 1 && missing[0].starts_with("--link-key-file "), "{missing:?}");
     }
 
     #[test]

@@ -94,6 +94,7 @@ impl Gateway {
         let metrics = Rc::new(Metrics::new());
         let options = LinkOptions {
             cluster: config.cluster,
+            keys: config.link_keys,
             generation: config.topology.generation(),
             incarnation: incarnation(),
             park_timeout: config.park_timeout,

@@ -15,6 +15,7 @@ use serde_json::json;
 use single_state_node::link::{LinkEnd, LinkHandle};
 use single_state_proto::frame::{Hello, Opened};
 use single_state_proto::id::{ConnectionId, Generation, Incarnation, StreamId, WorkerIndex};
+use single_state_proto::key::LinkKeys;
 use single_state_proto::limits::{MAX_MESSAGE, PROTOCOL};
 use single_state_proto::link::{Event, Side};
 use tokio::net::TcpStream;
@@ -43,6 +44,7 @@ const TICK: Duration = Duration::from_millis(250);
 #[derive(Debug, Clone)]
 pub(crate) struct LinkOptions {
     pub(crate) cluster: String,
+    pub(crate) keys: Option<LinkKeys>,
     pub(crate) generation: Generation,
     pub(crate) incarnation: Incarnation,
     pub(crate) park_timeout: Duration,
@@ -199,7 +201,10 @@ impl WorkerLink {
             build: env!("CARGO_PKG_VERSION").to_owned(),
             nonce: None,
         };
-        let link = LinkHandle::new(Side::Gateway, hello);
+        let link = match LinkHandle::new(Side::Gateway, hello, self.options.keys.as_ref()) {
+            Ok(link) => link,
+            Err(end) => return end,
+        };
         let ticks = async {
             loop {
                 tokio::time::sleep(TICK).await;

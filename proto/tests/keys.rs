@@ -34,14 +34,14 @@ fn proofs_from(pair: &mut Pair, side: Side) -> Vec<Proof> {
 /// An end with key `a` that has heard this HELLO of a peer that the test plays.
 fn proving(side: Side, theirs: Nonce) -> Pair {
     let mut pair = Pair::keyed("a", "a");
-    pair.inject(side, Frame::Hello(keyed_hello(theirs))).unwrap();
+    pair.inject(side, Frame::Hello(keyed_hello(theirs))).expect("a HELLO of this cluster");
     pair
 }
 
 /// The end gives the link up, tells the peer why, and was never up.
 #[track_caller]
 fn check_refused(pair: &mut Pair, side: Side, frame: Frame, expected: &LinkError) {
-    let error = pair.inject(side, frame).unwrap_err();
+    let error = pair.inject(side, frame).expect_err("a refusal");
     assert_eq!(&error, expected);
     assert_eq!(goaway_for(&error), Some(GoAway::Unauthenticated));
     check_never_up(pair, side);

@@ -101,14 +101,15 @@ fn the_examples_are_what_the_crate_writes_and_reads() {
 /// 11…11.
 fn proof_of_worker(hello: Hello) -> Frame {
     let (nonce, theirs) = (Nonce([0x22; Nonce::LEN]), Nonce([0x11; Nonce::LEN]));
-    let keys = LinkKeys::parse(&"42".repeat(32)).unwrap();
+    let keys = LinkKeys::parse(&"42".repeat(32)).expect("a key");
     let now = Instant::now();
     let mut worker = Link::new(Side::Worker, hello.clone(), now).with_keys(keys, nonce);
-    worker.handle_frame(now, Frame::Hello(Hello { nonce: Some(theirs), ..hello })).unwrap();
+    let theirs = Frame::Hello(Hello { nonce: Some(theirs), ..hello });
+    worker.handle_frame(now, theirs).expect("a HELLO of its gateway");
     let mut decoder = Decoder::new();
     worker.poll_transmit(decoder.buffer());
     assert!(matches!(decoder.decode(), Ok(Some(Frame::Hello(_)))));
-    decoder.decode().unwrap().expect("its proof")
+    decoder.decode().expect("a whole frame").expect("its proof")
 }
 
 #[test]

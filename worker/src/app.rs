@@ -182,10 +182,11 @@ async fn accept(listener: &TcpListener, node: &Rc<WorkerNode>, config: &Config) 
             build: env!("CARGO_PKG_VERSION").to_owned(),
             nonce: None,
         };
-        let node = node.clone();
+        let (node, keys) = (node.clone(), config.link_keys.clone());
         tokio::task::spawn_local(async move {
-            let metrics = &node.host.metrics;
-            let end = link::serve(stream, hello, &node.registry, metrics, &node.kept_alive).await;
+            let (keys, metrics) = (keys.as_ref(), &node.host.metrics);
+            let end =
+                link::serve(stream, hello, keys, &node.registry, metrics, &node.kept_alive).await;
             tracing::info!(reason = %end, "gateway's link ended");
         });
     }

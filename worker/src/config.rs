@@ -7,8 +7,10 @@ use std::time::Duration;
 
 use clap::Parser;
 use single_state_node::config::{Mistakes, Parsed, parse};
+use single_state_node::keys::LinkArgs;
 use single_state_node::log::{Format, parse_filter};
 use single_state_proto::id::WorkerIndex;
+use single_state_proto::key::LinkKeys;
 use single_state_proto::limits::{MAX_MESSAGE, MAX_WORKERS};
 
 use crate::watchdog::Limits;
@@ -46,6 +48,8 @@ struct Args {
     /// Name of the cluster; gateways and workers must have the same.
     #[arg(long, env = "SINGLE_STATE_CLUSTER", default_value = "default", value_name = "NAME")]
     cluster: String,
+    #[command(flatten)]
+    links: LinkArgs,
     /// Longest message to browsers.
     #[arg(
         long,
@@ -81,6 +85,8 @@ pub(crate) struct Config {
     pub(crate) listen: String,
     pub(crate) admin_listen: String,
     pub(crate) cluster: String,
+    /// What gateways prove, and this worker to them.
+    pub(crate) link_keys: Option<LinkKeys>,
     pub(crate) max_output_bytes: usize,
     pub(crate) block_limits: Limits,
     pub(crate) exit_with_stdin: bool,
@@ -102,6 +108,7 @@ pub(crate) fn read(args: impl IntoIterator<Item = OsString>) -> Result<Config, E
 fn check(args: Args, host: &str, mut mistakes: Mistakes) -> Result<Config, Mistakes> {
     let index = check_index(&args.index, host, &mut mistakes);
     let listen = mistakes.listen("--listen", &args.listen);
+    let link_keys = args.links.check("--listen", listen.as_deref(), &mut mistakes);
     let admin_listen = mistakes.listen("--admin-listen", &args.admin_listen);
     if args.store != "memory:" {
         mistakes.add(format!("--store {:?}: only memory: exists yet", args.store));
@@ -131,6 +138,7 @@ fn check(args: Args, host: &str, mut mistakes: Mistakes) -> Result<Config, Mista
             listen: listen?,
             admin_listen: admin_listen?,
             cluster: args.cluster,
+            link_keys: link_keys?,
             max_output_bytes: max_output_bytes?,
             block_limits: block_limits?,
             exit_with_stdin: args.exit_with_stdin,
@@ -221,6 +229,16 @@ mod tests {
         assert_eq!(end("--block-limit 0").unwrap(), None);
         assert_eq!(end("--block-limit 2s").unwrap(), Some(Duration::from_secs(2)));
         assert_eq!(end("--block-limit 1s").unwrap_err().sentences().len(), 1);
+    }
+
+    #[test]
+    fn a_worker_that_others_can_reach_has_keys_or_is_insecure_on_purpose() {
+        let bare = check_line("worker --listen 0.0.0.0:7000", "host").unwrap_err();
+        let sentences = bare.sentences();
+        assert!(sentences.len() == 1 && sentences[0].starts_with("--listen 0.0.0.0:7000: "));
+        let insecure = check_line("worker --listen 0.0.0.0:7000 --insecure-links", "host");
+        assert!(insecure.unwrap().link_keys.is_none());
+        assert!(check_line("worker", "host").unwrap().link_keys.is_none());
     }
 
     #[test]

@@ -10,6 +10,7 @@ use single_state_node::link::{LinkEnd, LinkHandle};
 use single_state_proto::channel::Input;
 use single_state_proto::frame::{CloseCode, Hello, Opened, Refused, ResetCode};
 use single_state_proto::id::{InputNumber, Revision, StreamId};
+use single_state_proto::key::LinkKeys;
 use single_state_proto::link::{Event, Message, Side};
 use tokio::net::TcpStream;
 
@@ -36,15 +37,17 @@ struct StreamTab {
 pub(crate) async fn serve(
     stream: TcpStream,
     hello: Hello,
+    keys: Option<&LinkKeys>,
     registry: &Rc<Registry>,
     metrics: &Rc<Metrics>,
     links: &Links,
 ) -> LinkEnd {
-    let gateway = Rc::new(GatewayLink {
-        link: LinkHandle::new(Side::Worker, hello),
-        attachments: RefCell::default(),
-        metrics: metrics.clone(),
-    });
+    let link = match LinkHandle::new(Side::Worker, hello, keys) {
+        Ok(link) => link,
+        Err(end) => return end,
+    };
+    let gateway =
+        Rc::new(GatewayLink { link, attachments: RefCell::default(), metrics: metrics.clone() });
     let _kept_alive = match gateway.link.lifeline(&stream) {
         Ok(lifeline) => links.keep(lifeline),
         Err(error) => return error.into(),

@@ -5,6 +5,7 @@
 pub mod admin;
 pub mod config;
 pub mod exit;
+pub mod keys;
 pub mod link;
 pub mod log;
 pub mod metrics;

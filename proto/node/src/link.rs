@@ -18,6 +18,7 @@ use single_state_proto::decoder::Decoder;
 use single_state_proto::error::LinkError;
 use single_state_proto::frame::{GoAway, Hello};
 use single_state_proto::id::Incarnation;
+use single_state_proto::key::{LinkKeys, Nonce};
 use single_state_proto::link::{Event, Link, Side, goaway_for};
 use tokio::io::AsyncReadExt;
 use tokio::net::TcpStream;
@@ -53,18 +54,27 @@ pub enum LinkEnd {
     #[error(transparent)]
     Failed(#[from] LinkError),
     /// The peer refused this side, and said why.
-    #[error("the peer refused the link: {0:?}")]
+    #[error("the peer refused the link: {0}")]
     Refused(GoAway),
+    /// The system gave no random bytes for the link's nonce.
+    #[error("no random bytes for a nonce: {0}")]
+    NoEntropy(getrandom::Error),
 }
 
 impl LinkHandle {
-    /// A link over a connection that was just made.
-    pub fn new(side: Side, hello: Hello) -> Rc<Self> {
-        Rc::new(Self {
-            link: RefCell::new(Link::new(side, hello, Instant::now())),
+    /// A link over a connection that was just made; with `keys` the peer must prove one of them.
+    pub fn new(side: Side, hello: Hello, keys: Option<&LinkKeys>) -> Result<Rc<Self>, LinkEnd> {
+        let mut link = Link::new(side, hello, Instant::now());
+        if let Some(keys) = keys {
+            let mut nonce = [0; Nonce::LEN];
+            getrandom::fill(&mut nonce).map_err(LinkEnd::NoEntropy)?;
+            link = link.with_keys(keys.clone(), Nonce(nonce));
+        }
+        Ok(Rc::new(Self {
+            link: RefCell::new(link),
             flush: Notify::new(),
             outgoing: Arc::default(),
-        })
+        }))
     }
 
     /// What keeps the link alive while its driver has no turn; `stream` is the one to be driven.

@@ -10,7 +10,7 @@ use crate::limits::LINK_BACKLOG;
 use crate::stream::{PartError, Phase, Stream};
 
 impl Link {
-    /// Applies one frame of the peer. After an error the link must be dropped, [`goaway_for`] says
+    /// Applies one frame of the peer. After an error the link must be dropped, [`goaway_for`](super::goaway_for) says
     /// what to tell the peer.
     pub fn handle_frame(&mut self, now: Instant, frame: Frame) -> Result<(), LinkError> {
         if matches!(self.state, State::Connecting | State::Proving) {
