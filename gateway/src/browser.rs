@@ -6,7 +6,8 @@ use hyper::upgrade::Upgraded;
 use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
 
-use crate::channel::Channel;
+use crate::admission::Place;
+use crate::channel::{Channel, Interest};
 use crate::metrics::Metrics;
 use crate::router::Router;
 use crate::websocket::{Closing, Ended, MessageLimits, More, WebSocket, interest};
@@ -18,13 +19,19 @@ pub(crate) struct Attached {
     channel: Rc<Channel>,
     router: Rc<Router>,
     metrics: Rc<Metrics>,
+    _place: Place,
 }
 
 impl Attached {
-    pub(crate) fn new(channel: Rc<Channel>, router: Rc<Router>, metrics: Rc<Metrics>) -> Self {
+    pub(crate) fn new(
+        channel: Rc<Channel>,
+        place: Place,
+        router: Rc<Router>,
+        metrics: Rc<Metrics>,
+    ) -> Self {
         metrics.connections.inc();
         router.attach(&channel);
-        Self { channel, router, metrics }
+        Self { channel, router, metrics, _place: place }
     }
 
     pub(crate) fn channel(&self) -> &Rc<Channel> {
@@ -86,7 +93,7 @@ async fn talk(socket: &TcpStream, channel: &Channel) -> Ended {
 
 /// Reads on, or waits for the socket or for news of the channel.
 async fn step(socket: &TcpStream, channel: &Channel, more: &mut More) -> Result<(), Ended> {
-    let (read, write) = channel.interest();
+    let Interest { read, write, paused } = channel.interest();
     if read && *more == More::Maybe {
         // There may be no end of it: others have their turn in between.
         tokio::task::yield_now().await;
@@ -106,5 +113,15 @@ async fn step(socket: &TcpStream, channel: &Channel, more: &mut More) -> Result<
             if ready.is_error() { Err(Ended::ByBrowser) } else { Ok(()) }
         }
         () = channel.changed() => Ok(()),
+        () = until(paused) => Ok(()),
+    }
+}
+
+/// Waits until a moment; for ever without one.
+async fn until(moment: Option<std::time::Instant>) {
+    match moment {
+        // Few need it; the others need not hold room for it.
+        Some(moment) => Box::pin(tokio::time::sleep_until(moment.into())).await,
+        None => std::future::pending().await,
     }
 }

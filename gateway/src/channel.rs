@@ -15,7 +15,7 @@
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::rc::Rc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use single_state_node::link::LinkHandle;
 use single_state_proto::channel::ClientHalf;
@@ -29,6 +29,7 @@ use single_state_proto::link::Message;
 use tokio::sync::Notify;
 
 use crate::metrics::Metrics;
+use crate::throttle::{Rate, Throttle};
 use crate::websocket::{Closing, Ended, More, Received, WebSocket};
 
 /// Outputs that the socket has taken are acknowledged at once when so many have gathered, …
@@ -45,10 +46,22 @@ pub(crate) struct Channel {
     channel: ChannelId,
     /// The worker at whose link the channel is, or waits.
     worker: Cell<Option<WorkerIndex>>,
+    limits: ChannelLimits,
     state: RefCell<State>,
     /// The browser's task has to look at the channel again.
     changed: Notify,
     metrics: Rc<Metrics>,
+}
+
+/// What one browser may do.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct ChannelLimits {
+    pub(crate) messages_per_second: Rate,
+    pub(crate) bytes_per_second: Rate,
+    /// A browser that is quiet for so long is asked whether it is there.
+    pub(crate) ping_after: Duration,
+    /// One that is quiet for so long is given up.
+    pub(crate) idle_timeout: Duration,
 }
 
 #[derive(Debug)]
@@ -69,6 +82,11 @@ struct State {
     writing: Option<usize>,
     closing: Option<Closing>,
     parked_since: Instant,
+    messages: Throttle,
+    bytes: Throttle,
+    /// When the browser was last heard, and whether it was asked since whether it is there.
+    heard: Instant,
+    asked: bool,
 }
 
 #[derive(Debug)]
@@ -80,6 +98,15 @@ struct Stream {
     taken: Revision,
     unreported: u32,
     unreported_bytes: usize,
+}
+
+/// What a browser's task waits for.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Interest {
+    pub(crate) read: bool,
+    pub(crate) write: bool,
+    /// The browser sends more than it may: it is not read before this moment.
+    pub(crate) paused: Option<Instant>,
 }
 
 /// What became of an attempt to attach, as far as the upgrade has to know.
@@ -97,8 +124,10 @@ impl Channel {
         channel: ChannelId,
         connection: ConnectionId,
         fresh: bool,
+        limits: ChannelLimits,
         metrics: Rc<Metrics>,
     ) -> Rc<Self> {
+        let now = Instant::now();
         let state = State {
             inputs: ClientHalf::new(),
             stream: None,
@@ -110,11 +139,15 @@ impl Channel {
             outputs: VecDeque::new(),
             writing: None,
             closing: None,
-            parked_since: Instant::now(),
+            parked_since: now,
+            messages: Throttle::new(now),
+            bytes: Throttle::new(now),
+            heard: now,
+            asked: false,
         };
         let state = RefCell::new(state);
         let (worker, changed) = (Cell::new(None), Notify::new());
-        Rc::new(Self { session, connection, channel, worker, state, changed, metrics })
+        Rc::new(Self { session, connection, channel, worker, limits, state, changed, metrics })
     }
 
     /// The worker at whose link the channel is, or waits.
@@ -298,26 +331,56 @@ impl Channel {
         self.deliver(&mut state);
     }
 
-    /// Which of reading and writing the browser's task shall wait for.
-    pub(crate) fn interest(&self) -> (bool, bool) {
+    /// What the browser's task shall wait for.
+    pub(crate) fn interest(&self) -> Interest {
         let state = self.state.borrow();
-        let blocked = state.socket.as_ref().is_some_and(WebSocket::is_blocked);
-        (!state.inputs.is_full(), blocked)
+        let now = Instant::now();
+        // None is less than any moment.
+        let paused = state.messages.pause(now).max(state.bytes.pause(now));
+        let write = state.socket.as_ref().is_some_and(WebSocket::is_blocked);
+        Interest { read: !state.inputs.is_full() && paused.is_none(), write, paused }
+    }
+
+    /// Asks a quiet browser whether it is there, and gives up one that has been quiet for too long.
+    /// What we do not read is not held against it (R17).
+    pub(crate) fn check_idle(&self, now: Instant) {
+        let mut state = self.state.borrow_mut();
+        let quiet = now.saturating_duration_since(state.heard);
+        if state.inputs.is_full() {
+            state.heard = now;
+        } else if quiet >= self.limits.idle_timeout && !self.limits.idle_timeout.is_zero() {
+            self.close_with(&mut state, 1001, "nothing was heard from the page for too long");
+        } else if quiet >= self.limits.ping_after
+            && !self.limits.ping_after.is_zero()
+            && !std::mem::replace(&mut state.asked, true)
+            && let Some(socket) = &mut state.socket
+        {
+            // Reading tells if the browser is gone.
+            let _ = socket.ping();
+        }
     }
 
     /// Reads once and takes the messages that have arrived, until the unacknowledged are too many.
     pub(crate) fn read(&self) -> Result<More, Ended> {
         let mut state = self.state.borrow_mut();
-        let State { socket: Some(socket), inputs, .. } = &mut *state else { return Ok(More::No) };
+        let State { socket: Some(socket), inputs, messages, bytes, heard, asked, .. } = &mut *state
+        else {
+            return Ok(More::No);
+        };
         if inputs.is_full() {
             return Ok(More::Maybe);
         }
+        let now = Instant::now();
+        let limits = &self.limits;
         let read = socket.read(|Received { binary, body }| {
             self.metrics.messages_in.inc();
             self.metrics.bytes_in.inc_by(body.len() as u64);
+            messages.count(limits.messages_per_second, 1, now);
+            bytes.count(limits.bytes_per_second, body.len(), now);
             inputs.push(binary, body);
-            !inputs.is_full()
+            !inputs.is_full() && messages.pause(now).is_none() && bytes.pause(now).is_none()
         });
+        (*heard, *asked) = (now, false);
         self.forward(&mut state);
         read
     }

@@ -16,9 +16,12 @@ use single_state_proto::limits::MAX_MESSAGE;
 use single_state_proto::placement::{Placement, PlacementKey};
 use single_state_proto::topology::Topology;
 
+use crate::admission::AdmissionLimits;
+use crate::channel::ChannelLimits;
 use crate::dev::DevOptions;
 use crate::identify::Sessions;
 use crate::origin::Origin;
+use crate::throttle::Rate;
 use crate::token::KeyRing;
 
 /// Accepts browsers and pins each session to its worker.
@@ -154,6 +157,47 @@ struct CommonArgs {
         value_name = "BYTES"
     )]
     max_frame_bytes: String,
+    /// Messages of one browser in a second; more is slowed, not closed. 0: any.
+    #[arg(
+        long,
+        env = "SINGLE_STATE_MAX_MESSAGES_PER_SECOND",
+        default_value = "1000",
+        value_name = "N"
+    )]
+    max_messages_per_second: String,
+    /// Bytes of messages of one browser in a second; more is slowed, not closed. 0: any.
+    #[arg(
+        long,
+        env = "SINGLE_STATE_MAX_BYTES_PER_SECOND",
+        default_value = "8388608",
+        value_name = "BYTES"
+    )]
+    max_bytes_per_second: String,
+    /// Browsers at a time; more are refused. 0: any.
+    #[arg(long, env = "SINGLE_STATE_MAX_CONNECTIONS", default_value = "0", value_name = "N")]
+    max_connections: String,
+    /// Browsers of one address at a time. 0: any.
+    #[arg(
+        long,
+        env = "SINGLE_STATE_MAX_CONNECTIONS_PER_ADDRESS",
+        default_value = "0",
+        value_name = "N"
+    )]
+    max_connections_per_address: String,
+    /// Connections accepted in a second; more wait. 0: any.
+    #[arg(
+        long,
+        env = "SINGLE_STATE_MAX_HANDSHAKES_PER_SECOND",
+        default_value = "2000",
+        value_name = "N"
+    )]
+    max_handshakes_per_second: String,
+    /// After how long a quiet browser is asked whether it is there. 0: never.
+    #[arg(long, env = "SINGLE_STATE_PING_AFTER", default_value = "20s", value_name = "DURATION")]
+    ping_after: String,
+    /// After how long a quiet browser is given up. 0: never.
+    #[arg(long, env = "SINGLE_STATE_IDLE_TIMEOUT", default_value = "60s", value_name = "DURATION")]
+    idle_timeout: String,
     /// How long a browser waits with an open socket while its worker cannot be reached.
     #[arg(long, env = "SINGLE_STATE_PARK_TIMEOUT", default_value = "60s", value_name = "DURATION")]
     park_timeout: String,
@@ -193,12 +237,24 @@ pub struct Config {
     pub max_message_bytes: usize,
     /// Longest frame of a browser, in bytes.
     pub max_frame_bytes: usize,
+    /// What one browser may do.
+    pub(crate) channel_limits: ChannelLimits,
+    /// How many browsers may come.
+    pub(crate) admission_limits: AdmissionLimits,
     /// How long a browser waits for an unreachable worker.
     pub park_timeout: Duration,
     /// How log lines look.
     pub log_format: Format,
     /// Which log lines appear.
     pub log_filter: String,
+}
+
+impl Config {
+    /// The same for these workers.
+    #[must_use]
+    pub fn with_topology(self, topology: Topology) -> Self {
+        Self { topology, ..self }
+    }
 }
 
 /// What the command line asks for.
@@ -354,6 +410,8 @@ fn check_common(args: CommonArgs, default_filter: &str, mistakes: &mut Mistakes)
         origins.filter_map(|origin| mistakes.parse::<Origin>("--allow-origin", origin)).collect();
     let max_message_bytes = bytes("--max-message-bytes", &args.max_message_bytes, mistakes);
     let max_frame_bytes = bytes("--max-frame-bytes", &args.max_frame_bytes, mistakes);
+    let channel_limits = check_channel_limits(&args, mistakes);
+    let admission_limits = check_admission_limits(&args, mistakes);
     let park_timeout = mistakes.duration("--park-timeout", &args.park_timeout);
     let log_format = mistakes.parse::<Format>("--log-format", &args.log_format);
     let log_filter = args.log.unwrap_or_else(|| default_filter.to_owned());
@@ -373,9 +431,42 @@ fn check_common(args: CommonArgs, default_filter: &str, mistakes: &mut Mistakes)
         allowed_origins,
         max_message_bytes: max_message_bytes?,
         max_frame_bytes: max_frame_bytes?,
+        channel_limits: channel_limits?,
+        admission_limits: admission_limits?,
         park_timeout: park_timeout?,
         log_format: log_format?,
         log_filter,
+    })
+}
+
+fn check_channel_limits(args: &CommonArgs, mistakes: &mut Mistakes) -> Option<ChannelLimits> {
+    let messages = mistakes.parse("--max-messages-per-second", &args.max_messages_per_second);
+    let bytes = mistakes.parse("--max-bytes-per-second", &args.max_bytes_per_second);
+    let ping_after = mistakes.duration("--ping-after", &args.ping_after);
+    let idle_timeout = mistakes.duration("--idle-timeout", &args.idle_timeout);
+    if let (Some(ping), Some(idle)) = (ping_after, idle_timeout)
+        && !idle.is_zero()
+        && ping >= idle
+    {
+        mistakes.add("--ping-after must be shorter than --idle-timeout, or no quiet browser stays");
+    }
+    Some(ChannelLimits {
+        messages_per_second: Rate(messages?),
+        bytes_per_second: Rate(bytes?),
+        ping_after: ping_after?,
+        idle_timeout: idle_timeout?,
+    })
+}
+
+fn check_admission_limits(args: &CommonArgs, mistakes: &mut Mistakes) -> Option<AdmissionLimits> {
+    let connections = mistakes.parse("--max-connections", &args.max_connections);
+    let by_address =
+        mistakes.parse("--max-connections-per-address", &args.max_connections_per_address);
+    let handshakes = mistakes.parse("--max-handshakes-per-second", &args.max_handshakes_per_second);
+    Some(AdmissionLimits {
+        connections: connections?,
+        connections_per_address: by_address?,
+        handshakes_per_second: Rate(handshakes?),
     })
 }
 

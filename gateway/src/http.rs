@@ -1,8 +1,9 @@
 //! The browser listener: HTTP/1.1, the upgrade at `/ws`, and files for everything else.
 
 use std::convert::Infallible;
+use std::net::IpAddr;
 use std::rc::Rc;
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -18,6 +19,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 
 use crate::Shared;
+use crate::admission::Full;
 use crate::browser::{self, Attached};
 use crate::channel::{Channel, Standing};
 use crate::identify::{self, Chosen, Denied, Random};
@@ -41,8 +43,12 @@ const WORKER: HeaderName = HeaderName::from_static("x-single-state-worker");
 pub(crate) async fn accept(listener: &TcpListener, shared: &Rc<Shared>) {
     loop {
         match listener.accept().await {
-            Ok((socket, _)) => {
-                tokio::task::spawn_local(serve(socket, shared.clone()));
+            Ok((socket, address)) => {
+                tokio::task::spawn_local(serve(socket, address.ip(), shared.clone()));
+                if let Some(next) = shared.admission.handshake(Instant::now()) {
+                    // The others wait in the kernel's queue.
+                    tokio::time::sleep_until(next.into()).await;
+                }
             }
             Err(error) => {
                 // Out of descriptors, mostly: wait for some to come back.
@@ -53,13 +59,13 @@ pub(crate) async fn accept(listener: &TcpListener, shared: &Rc<Shared>) {
     }
 }
 
-async fn serve(socket: TcpStream, shared: Rc<Shared>) {
+async fn serve(socket: TcpStream, address: IpAddr, shared: Rc<Shared>) {
     if socket.set_nodelay(true).is_err() {
         return;
     }
     let service = service_fn(move |request| {
         let shared = shared.clone();
-        async move { Ok::<_, Infallible>(answer(request, &shared).await) }
+        async move { Ok::<_, Infallible>(answer(request, address, &shared).await) }
     });
     // A browser that goes away in the middle is no concern of ours.
     let _ = hyper::server::conn::http1::Builder::new()
@@ -70,11 +76,11 @@ async fn serve(socket: TcpStream, shared: Rc<Shared>) {
         .await;
 }
 
-async fn answer(request: Request<Incoming>, shared: &Rc<Shared>) -> Page {
+async fn answer(request: Request<Incoming>, address: IpAddr, shared: &Rc<Shared>) -> Page {
     if request.uri().path() != "/ws" {
         return shared.pages.serve(request).await;
     }
-    match upgrade(request, shared).await {
+    match upgrade(request, address, shared).await {
         Ok(page) => page,
         Err((status, sentence)) => {
             shared.metrics.refused(status.as_u16());
@@ -91,6 +97,7 @@ async fn answer(request: Request<Incoming>, shared: &Rc<Shared>) -> Page {
 /// Attaches the browser's channel and answers with 101, naming session and worker.
 async fn upgrade(
     mut request: Request<Incoming>,
+    address: IpAddr,
     shared: &Rc<Shared>,
 ) -> Result<Page, (StatusCode, &'static str)> {
     let accept = check_handshake(&request)?;
@@ -119,10 +126,14 @@ async fn upgrade(
         .owner(&session)
         .ok_or((StatusCode::SERVICE_UNAVAILABLE, "there are no workers\n"))?;
 
-    let metrics = shared.metrics.clone();
-    let channel =
-        Channel::plain(session.clone(), channel, random.connection(), fresh, metrics.clone());
-    let attached = Attached::new(channel, shared.router.clone(), metrics);
+    let place = shared.admission.admit(address).map_err(|full| match full {
+        Full::Gateway => (StatusCode::SERVICE_UNAVAILABLE, "this gateway is full; try later\n"),
+        Full::Address => (StatusCode::TOO_MANY_REQUESTS, "too many connections of your address\n"),
+    })?;
+    let (metrics, limits) = (shared.metrics.clone(), shared.channel_limits);
+    let (id, connection) = (session.clone(), random.connection());
+    let channel = Channel::plain(id, channel, connection, fresh, limits, metrics.clone());
+    let attached = Attached::new(channel, place, shared.router.clone(), metrics);
     // A worker that is away is named all the same; the browser waits with an open socket.
     let _ = tokio::time::timeout(ATTACH_TIMEOUT, settled(attached.channel())).await;
 

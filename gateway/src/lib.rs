@@ -10,6 +10,7 @@
 //! browser's socket. Stateless: any gateway serves any browser. Knows neither app messages nor the
 //! database.
 
+mod admission;
 mod browser;
 mod channel;
 pub mod config;
@@ -20,6 +21,7 @@ mod metrics;
 mod origin;
 mod pages;
 mod router;
+mod throttle;
 mod token;
 mod websocket;
 mod worker_link;
@@ -37,6 +39,8 @@ use single_state_node::shutdown::{Phase, reached};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 
+use crate::admission::Admission;
+use crate::channel::ChannelLimits;
 use crate::config::Config;
 use crate::identify::Sessions;
 use crate::metrics::Metrics;
@@ -55,6 +59,8 @@ struct Shared {
     pages: Pages,
     metrics: Rc<Metrics>,
     limits: MessageLimits,
+    channel_limits: ChannelLimits,
+    admission: Admission,
     sessions: Sessions,
     allowed_origins: Vec<Origin>,
     draining: Cell<bool>,
@@ -107,6 +113,8 @@ impl Gateway {
                 message_bytes: config.max_message_bytes,
                 frame_bytes: config.max_frame_bytes,
             },
+            channel_limits: config.channel_limits,
+            admission: Admission::new(config.admission_limits),
             sessions: config.sessions,
             allowed_origins: config.allowed_origins,
             draining: Cell::new(false),
@@ -130,6 +138,7 @@ impl Gateway {
         let Self { listener, admin, shared } = self;
         tokio::task::spawn_local(admin::serve(admin, shared.clone()));
         shared.router.start();
+        tokio::task::spawn_local(shared.router.clone().check_idle());
         tokio::select! {
             () = http::accept(&listener, &shared) => {}
             () = reached(&mut phase, Phase::Draining) => {}

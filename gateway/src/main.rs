@@ -62,7 +62,7 @@ async fn develop(
     let supervisor = Supervisor::bind(options)?;
     let workers = supervisor.addresses().iter().map(ToString::to_string).collect();
     let topology = Topology::new(Generation(1), placement, workers)?;
-    let gateway = Gateway::bind(Config { topology, ..config }).await?;
+    let gateway = Gateway::bind(config.with_topology(topology)).await?;
     let (browsers, admin) = (gateway.address()?, gateway.admin_address()?);
     println!("single-state is at http://{browsers}/ (status at http://{admin}/status)");
 

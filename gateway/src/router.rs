@@ -1,6 +1,7 @@
 //! Which worker a session goes to: the topology, and the link to each worker of it.
 
 use std::rc::Rc;
+use std::time::{Duration, Instant};
 
 use single_state_proto::id::{SessionId, WorkerIndex};
 use single_state_proto::placement::PlacementKey;
@@ -9,6 +10,9 @@ use single_state_proto::topology::Topology;
 use crate::channel::Channel;
 use crate::metrics::Metrics;
 use crate::worker_link::{LinkOptions, WorkerLink};
+
+/// How often quiet browsers are looked at.
+const IDLE_TICK: Duration = Duration::from_secs(1);
 
 /// All workers of one topology.
 #[derive(Debug)]
@@ -59,6 +63,17 @@ impl Router {
     pub(crate) fn detach(&self, channel: &Channel) {
         if let Some(worker) = channel.worker().and_then(|index| self.worker(index)) {
             worker.detach(channel);
+        }
+    }
+
+    /// Looks after all browsers for ever: quiet ones are asked whether they are there.
+    pub(crate) async fn check_idle(self: Rc<Self>) {
+        loop {
+            tokio::time::sleep(IDLE_TICK).await;
+            let now = Instant::now();
+            for worker in &self.workers {
+                worker.check_idle(now);
+            }
         }
     }
 

@@ -127,6 +127,15 @@ impl WorkerLink {
         }
     }
 
+    /// Asks quiet browsers whether they are there.
+    pub(crate) fn check_idle(&self, now: Instant) {
+        let up = self.up.borrow();
+        let attached = up.iter().flat_map(|up| up.streams.values());
+        for channel in attached.chain(self.waiting.borrow().values()) {
+            channel.check_idle(now);
+        }
+    }
+
     /// What `/status` says of the worker.
     pub(crate) fn status(&self) -> serde_json::Value {
         let up = self.up.borrow();

@@ -146,6 +146,11 @@ impl WebSocket {
         self.outbound.flush(&self.socket)
     }
 
+    /// Asks the browser whether it is there; not while output waits, which asks the same.
+    pub(crate) fn ping(&mut self) -> Result<(), Ended> {
+        if self.is_blocked() { Ok(()) } else { self.outbound.ping(&self.socket) }
+    }
+
     /// Closes the socket so that the browser sees why: says it, waits for the browser's answer and
     /// reads what it was still sending, because unread bytes would turn our close into a reset.
     pub(crate) async fn close(mut self, closing: Closing) {

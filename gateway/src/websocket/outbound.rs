@@ -12,6 +12,7 @@ const FIN: u8 = 0x80;
 const TEXT: u8 = FIN | 0x1;
 const BINARY: u8 = FIN | 0x2;
 const CLOSE: u8 = FIN | 0x8;
+const PING: u8 = FIN | 0x9;
 const PONG: u8 = FIN | 0xa;
 
 /// Messages up to this length are put behind their head; longer ones go beside it, uncopied.
@@ -50,6 +51,11 @@ impl Outbound {
     ) -> Result<(), Ended> {
         debug_assert!(!self.is_blocked());
         self.frame(socket, if binary { BINARY } else { TEXT }, body)
+    }
+
+    /// Asks the other side to answer. Only when nothing waits.
+    pub(crate) fn ping(&mut self, socket: &TcpStream) -> Result<(), Ended> {
+        self.frame(socket, PING, Bytes::new())
     }
 
     /// Answers a ping.
