@@ -43,7 +43,9 @@ impl LinkArgs {
             (Some(path), false) => return read(path.as_ref(), mistakes).map(Some),
             (None, true) => return Some(None),
             (None, false) => {
-                let Some(bare) = addresses.into_iter().find(|address| !is_loopback(address)) else {
+                // What is no HOST:PORT is another mistake.
+                let mut known = addresses.into_iter().filter(|address| address.contains(':'));
+                let Some(bare) = known.find(|address| !is_loopback(address)) else {
                     return Some(None);
                 };
                 mistakes.add(format!(
