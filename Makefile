@@ -1,7 +1,7 @@
 # The two commands of the README, and what they stand on. `make` alone lists them.
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check
+.PHONY: help demo test check bench
 
 help: ## list the targets
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1\t/' | expand -t 16
@@ -25,3 +25,8 @@ check: ## format, lints and types, without running anything
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets --locked -- -D warnings
 	cd gateway/client && npm run check
+
+bench: ## measure against one process and against HAProxy; prints the commands and a table
+	tests/setup.sh bench
+	cargo build --release --workspace --bins
+	cargo run --release -p single-state-tests --bin bench

@@ -5,6 +5,7 @@
 #                         with them the gateway serves the demo page's modules itself, without them
 #                         the page loads them from a public CDN
 #   tests/setup.sh test   C compiler, Chromium, chromedriver, Node and npm are required
+#   tests/setup.sh bench  C compiler, HAProxy and taskset are required
 #
 # Installs what is missing when run as root, else names the command. Does nothing when all is there.
 set -euo pipefail
@@ -65,6 +66,16 @@ fetch_modules() {
     touch "$stamp"
 }
 
+set_up_bench() {
+  local missing=()
+  have cc || missing+=(build-essential)
+  have haproxy || missing+=(haproxy)
+  have taskset || missing+=(util-linux)
+  if [ "${#missing[@]}" -gt 0 ]; then
+    install_packages "${missing[@]}" || fail "the bench needs ${missing[*]}"
+  fi
+}
+
 set_up_demo() {
   local missing
   mapfile -t missing < <(missing_packages demo)
@@ -93,8 +104,9 @@ set_up_test() {
 case "${1-}" in
   demo) set_up_demo ;;
   test) set_up_test ;;
+  bench) set_up_bench ;;
   *)
-    echo "usage: $0 demo|test" >&2
+    echo "usage: $0 demo|test|bench" >&2
     exit 64
     ;;
 esac

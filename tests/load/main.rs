@@ -25,7 +25,7 @@ use crate::workload::Workload;
 #[derive(Debug, Parser)]
 #[command(name = "swarm", version, about)]
 struct Args {
-    /// Where to connect, ws://HOST:PORT/ws; several are used in turn.
+    /// Where to connect, ws://HOST:PORT/ws; several are used in turn, {n} is the browser's number.
     #[arg(long, value_name = "URL")]
     url: Vec<String>,
     /// How many browsers.

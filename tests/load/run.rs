@@ -118,7 +118,7 @@ async fn connect_all(config: &Config, shared: &Rc<Shared>) -> Result<Vec<Browser
     let permits = Rc::new(Semaphore::new(CONNECTING));
     let mut tasks = tokio::task::JoinSet::new();
     for i in 0..config.browsers {
-        let url = config.urls[i % config.urls.len()].clone();
+        let url = config.urls[i % config.urls.len()].replace("{n}", &i.to_string());
         let permits = permits.clone();
         tasks.spawn_local(async move {
             let _permit = permits.acquire().await?;

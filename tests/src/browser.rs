@@ -44,6 +44,13 @@ impl Browser {
         Self::connect_with(url, socket).await
     }
 
+    /// Connects as a page of this origin.
+    pub async fn connect_from(url: &str, origin: &str) -> Result<Self> {
+        let mut request = url.into_client_request()?;
+        request.headers_mut().insert("origin", origin.parse()?);
+        Self::handshake(request, TcpSocket::new_v4()?).await
+    }
+
     /// Connects with a cookie, `name=value`.
     pub async fn connect_with_cookie(url: &str, cookie: &str) -> Result<Self> {
         let mut request = url.into_client_request()?;
@@ -163,9 +170,16 @@ impl Browser {
         Ok(self.socket.close(None).await?)
     }
 
+    /// The next message that a page would see; the library answers pings itself.
     async fn next(&mut self) -> Result<Message> {
-        let message = tokio::time::timeout(DEADLINE, self.socket.next()).await;
-        Ok(message.context("no message in time")?.context("the socket has ended")??)
+        loop {
+            let message = tokio::time::timeout(DEADLINE, self.socket.next()).await;
+            let message =
+                message.context("no message in time")?.context("the socket has ended")??;
+            if !(message.is_ping() || message.is_pong()) {
+                return Ok(message);
+            }
+        }
     }
 }
 
@@ -191,4 +205,31 @@ pub async fn raw_frame(address: &str, frame: &[u8]) -> Result<Option<u16>> {
         [0x88, _, high, low, ..] => Some(u16::from_be_bytes([*high, *low])),
         _ => None,
     })
+}
+
+/// Sends an upgrade as it stands; the head of the answer.
+pub async fn upgrade_head(address: &str, request: &str) -> Result<String> {
+    let exchange = async {
+        let mut stream = TcpStream::connect(address).await?;
+        stream.write_all(request.as_bytes()).await?;
+        let mut head = Vec::new();
+        while !head.ends_with(b"\r\n\r\n") {
+            head.push(stream.read_u8().await?);
+        }
+        anyhow::Ok(String::from_utf8_lossy(&head).into_owned())
+    };
+    tokio::time::timeout(DEADLINE, exchange).await.context("no end of a head")?
+}
+
+/// Upgrades, then sends `frame` again and again, about so many bytes in all, without ever reading.
+pub async fn flood(address: &str, frame: &[u8], bytes: usize) -> Result<()> {
+    let mut stream = TcpStream::connect(address).await?;
+    let head = "GET /ws HTTP/1.1\r\nhost: a\r\nconnection: upgrade\r\nupgrade: websocket\r\n\
+                sec-websocket-version: 13\r\nsec-websocket-key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\r\n";
+    stream.write_all(head.as_bytes()).await?;
+    let many = frame.repeat(10_000);
+    for _ in 0..bytes / many.len() {
+        stream.write_all(&many).await?;
+    }
+    Ok(())
 }

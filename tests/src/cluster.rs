@@ -23,6 +23,8 @@ pub struct Options {
     pub worker: PathBuf,
     /// Further flags of the gateway.
     pub gateway_flags: Vec<String>,
+    /// File of keys that sign session ids; without one they are unsigned.
+    pub session_keys: Option<String>,
     /// Further flags of each worker.
     pub worker_flags: Vec<String>,
 }
@@ -30,7 +32,13 @@ pub struct Options {
 impl Default for Options {
     fn default() -> Self {
         let (gateway_flags, worker_flags) = (Vec::new(), Vec::new());
-        Self { workers: 3, worker: program("worker"), gateway_flags, worker_flags }
+        Self {
+            workers: 3,
+            worker: program("worker"),
+            gateway_flags,
+            worker_flags,
+            session_keys: None,
+        }
     }
 }
 
@@ -38,6 +46,12 @@ impl Options {
     /// The app that the tests have to themselves: `tests/src/bin/fixture.rs`.
     pub fn fixture() -> Self {
         Self { worker: program("fixture"), ..Self::default() }
+    }
+
+    /// Session ids are signed with the keys of this file.
+    #[must_use]
+    pub fn signed(self, file: &str) -> Self {
+        Self { session_keys: Some(file.to_owned()), ..self }
     }
 
     /// Adds a flag of the gateway and its value.
@@ -87,10 +101,14 @@ impl Cluster {
         let mut command = Command::new(program("gateway"));
         command
             .args(["run", "--listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0"])
-            .args(["--unsigned-sessions", "--log-format", "json"])
+            .args(["--log-format", "json"])
             .args(["--placement-key", &hex(&PLACEMENT_KEY)])
             .args(["--workers", &addresses.join(",")])
             .args(&options.gateway_flags);
+        match &options.session_keys {
+            Some(file) => command.args(["--session-keys-file", file]),
+            None => command.arg("--unsigned-sessions"),
+        };
         let gateway = start_node("gateway", command, "gateway listens").await?;
         let cluster = Self { gateway, workers, options };
         for index in 0..cluster.workers.len() {

@@ -1,6 +1,6 @@
 //! One child process: its log lines as they come, its memory, its end.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{ExitStatus, Stdio};
 use std::sync::{Arc, Mutex};
 
@@ -29,9 +29,11 @@ struct Lines {
 
 /// A program of this workspace, where cargo has built it beside the test that runs.
 pub fn program(name: &str) -> PathBuf {
-    let test = std::env::current_exe().expect("a test knows its own program");
-    let folder = test.ancestors().find(|folder| folder.ends_with("deps")).and_then(Path::parent);
-    folder.expect("tests run from cargo's folder").join(name)
+    let this = std::env::current_exe().expect("a process knows its own program");
+    let folder = this.parent().expect("a program is in a folder");
+    // Tests lie one folder deeper than programs.
+    let folder = if folder.ends_with("deps") { folder.parent() } else { Some(folder) };
+    folder.expect("cargo builds into a folder").join(name)
 }
 
 impl Process {

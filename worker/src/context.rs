@@ -196,8 +196,9 @@ impl Context {
         T: Default + Send + 'static,
         R: Send + 'static,
     {
+        let Some(cores) = &self.host.cores else { return work(value) };
         // Never closed, so the permit always comes.
-        let _permit = self.host.cores.acquire().await;
+        let _permit = cores.acquire().await;
         let mut taken = std::mem::take(value);
         let computation = tokio::task::spawn_blocking(move || {
             let result = catch_unwind(AssertUnwindSafe(|| work(&mut taken)));

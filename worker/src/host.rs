@@ -20,8 +20,9 @@ pub(crate) struct Host {
     pub(crate) running: Arc<Running>,
     /// What the app loaded once for all sessions.
     pub(crate) shared: Arc<dyn Any + Send + Sync>,
-    /// As many computations at a time as there are cores.
-    pub(crate) cores: Semaphore,
+    /// As many computations at a time as there are cores; without it they run where they are
+    /// called, so that virtual time cannot overtake them.
+    pub(crate) cores: Option<Semaphore>,
     /// Longest output, in bytes.
     pub(crate) max_output_bytes: usize,
 }
@@ -34,7 +35,7 @@ impl Host {
         max_output_bytes: usize,
     ) -> Self {
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
-        let (metrics, cores) = (Rc::new(Metrics::new()), Semaphore::new(cores));
+        let (metrics, cores) = (Rc::new(Metrics::new()), Some(Semaphore::new(cores)));
         let running = Arc::default();
         Self { index, store, metrics, running, shared, cores, max_output_bytes }
     }

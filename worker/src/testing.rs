@@ -29,7 +29,7 @@ use crate::store::memory::MemoryStore;
 const PATIENCE: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// One session, as its tabs see it. Time stands still except in [`TestSession::advance`] and while
-/// a handler waits for time; nothing here waits for real time but [`Context::compute`].
+/// a handler waits for time; [`Context::compute`] computes at once and takes none.
 ///
 /// ```
 /// # use single_state_worker::{Context, Result, Session};
@@ -106,6 +106,7 @@ impl<S: Session> TestSession<S> {
         let runtime = runtime.expect("a test needs a runtime");
         let store = Rc::new(MemoryStore::default());
         let host = Host::new(WorkerIndex(0), store, shared, MAX_MESSAGE as usize);
+        let host = Host { cores: None, ..host };
         let registry = Registry::new::<S>(Rc::new(host));
         let (tasks, tabs) = (LocalSet::new(), Cell::new(0));
         let world = Rc::new(World { runtime, tasks, registry, tabs });
@@ -133,7 +134,7 @@ impl<S: Session> TestSession<S> {
         self.first.send_binary(bytes);
     }
 
-    /// Lets time go by: what is scheduled within it happens, and what is computed is waited for.
+    /// Lets time go by: what is scheduled within it happens.
     pub fn advance(&self, duration: Duration) {
         self.world.block_on(async { tokio::time::sleep(duration).await });
     }

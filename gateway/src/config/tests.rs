@@ -1,0 +1,84 @@
+//! Mistakes in flags are told all at once, each with what to do.
+
+use super::*;
+
+fn sentences(line: &str) -> Vec<String> {
+    let args = line.split(' ').map(OsString::from);
+    let Parsed::Arguments(cli, mistakes) = parse::<Cli>(args) else {
+        panic!("{line} must give arguments");
+    };
+    let checked = match cli.command {
+        Command::Run(args) => check_run(args, mistakes).map(drop),
+        Command::Dev(args) => check_dev(args, mistakes).map(drop),
+    };
+    checked.err().map(|mistakes| mistakes.sentences().to_vec()).unwrap_or_default()
+}
+
+#[test]
+fn a_list_of_workers_is_enough_to_run() {
+    let run = "gateway run --unsigned-sessions --workers 127.0.0.1:7000,localhost:7001";
+    assert_eq!(sentences(run), [""; 0]);
+    assert_eq!(sentences("gateway dev"), [""; 0]);
+}
+
+#[test]
+fn all_mistakes_of_run_are_told_at_once() {
+    let found = sentences(
+        "gateway run --listen 8000 --workers a,b:7000 --placement ring --wat 3 \
+         --placement-key xyz --max-message-bytes 99999999999 --park-timeout long \
+         --web /no/such/folder --log-format xml",
+    );
+    let all = found.join("\n");
+    for flag in [
+        "--listen",
+        "--workers",
+        "--placement",
+        "--wat",
+        "--placement-key",
+        "--max-message-bytes",
+        "--park-timeout",
+        "--web",
+        "--log-format",
+    ] {
+        assert!(all.contains(flag), "{flag} is missing in:\n{all}");
+    }
+    assert!(!all.contains("xyz"), "a secret must not be repeated:\n{all}");
+}
+
+#[test]
+fn no_worker_and_the_same_worker_twice_are_mistakes() {
+    assert_eq!(sentences("gateway run --unsigned-sessions").len(), 1);
+    assert_eq!(sentences("gateway run --unsigned-sessions --workers [::1]:1,[::1]:1").len(), 1);
+}
+
+#[test]
+fn ids_are_signed_or_unsigned_on_purpose() {
+    let neither = sentences("gateway run --workers localhost:1");
+    assert!(neither[0].contains("--unsigned-sessions"), "{neither:?}");
+    let keys = "gateway run --workers localhost:1 --session-keys-file /no/such/file";
+    assert!(sentences(keys)[0].starts_with("--session-keys-file /no/such/file: "));
+    assert!(sentences(&format!("{keys} --unsigned-sessions"))[0].contains("choose one"));
+    let file = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(file.path(), "secret").unwrap();
+    let bad = sentences(&format!(
+        "gateway run --workers localhost:1 --session-keys-file {}",
+        file.path().display()
+    ));
+    assert!(bad[0].ends_with("line 1 is no key of 64 hex digits"), "{bad:?}");
+}
+
+#[test]
+fn links_to_other_machines_have_keys_or_are_insecure_on_purpose() {
+    let run = "gateway run --unsigned-sessions --workers localhost:1,b:1,c:1";
+    let bare = sentences(run);
+    assert!(bare.len() == 1 && bare[0].starts_with("--workers b:1: "), "{bare:?}");
+    assert_eq!(sentences(&format!("{run} --insecure-links")), [""; 0]);
+    let missing = sentences(&format!("{run} --link-key-file /no/such/file"));
+    assert!(missing.len() == 1 && missing[0].starts_with("--link-key-file "), "{missing:?}");
+}
+
+#[test]
+fn an_allowed_origin_must_be_one() {
+    let line = "gateway dev --allow-origin https://a.example --allow-origin b.example";
+    assert_eq!(sentences(line).len(), 1);
+}
