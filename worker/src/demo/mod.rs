@@ -232,10 +232,7 @@ mod tests {
         let session = TestSession::<Demo>::new();
         session.send(json!({"tag": "train", "steps": 10}));
         let first = session.mirror();
-        assert_eq!(
-            (&first["training"], &first["progress"]["done"]),
-            (&json!("running"), &json!(0))
-        );
+        assert_eq!(first["training"], "running");
         session.advance(Duration::from_secs(10));
         let last = session.mirror();
         assert_eq!((&last["training"], &last["progress"]["done"]), (&json!("done"), &json!(10)));
