@@ -1,7 +1,7 @@
 # The two commands of the README, and what they stand on. `make` alone lists them.
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check bench
+.PHONY: help demo test check bench crowd
 
 help: ## list the targets
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1\t/' | expand -t 16
@@ -30,3 +30,7 @@ bench: ## measure against one process and against HAProxy; prints the commands a
 	tests/setup.sh bench
 	cargo build --release --workspace --bins
 	cargo run --release -p single-state-tests --bin bench
+
+crowd: ## 10,000 browsers of which 1,000 do not read and 1,000 drip their handshake
+	cargo build --workspace --bins
+	SINGLE_STATE_TEST_CROWD=10000 cargo test -p single-state-tests --test limits crowd -- --nocapture

@@ -107,7 +107,7 @@ async fn work<S: Session>(
     let (links, probes) = (listener.local_addr()?, admin.local_addr()?);
     let host =
         Host::new(config.index, Rc::new(MemoryStore::default()), shared, config.max_output_bytes);
-    let host = Rc::new(host);
+    let host = Rc::new(Host { max_sessions: config.max_sessions, ..host });
     let registry = Registry::new::<S>(host.clone());
     let (incarnation, kept_alive, ready) = (incarnation(), Arc::default(), Cell::new(true));
     let node = WorkerNode { host, registry, incarnation, kept_alive, ready };

@@ -50,6 +50,9 @@ struct Args {
     cluster: String,
     #[command(flatten)]
     links: LinkArgs,
+    /// Sessions in memory; who comes for one more waits. 0: any.
+    #[arg(long, env = "SINGLE_STATE_MAX_SESSIONS", default_value = "0", value_name = "N")]
+    max_sessions: String,
     /// Longest message to browsers.
     #[arg(
         long,
@@ -87,6 +90,7 @@ pub(crate) struct Config {
     pub(crate) cluster: String,
     /// What gateways prove, and this worker to them.
     pub(crate) link_keys: Option<LinkKeys>,
+    pub(crate) max_sessions: usize,
     pub(crate) max_output_bytes: usize,
     pub(crate) block_limits: Limits,
     pub(crate) exit_with_stdin: bool,
@@ -122,6 +126,7 @@ fn check(args: Args, host: &str, mut mistakes: Mistakes) -> Result<Config, Mista
         // The text is a secret and is not repeated.
         mistakes.add(format!("--placement-key: {error}"));
     }
+    let max_sessions = mistakes.parse::<usize>("--max-sessions", &args.max_sessions);
     let max_output_bytes = mistakes.parse::<usize>("--max-output-bytes", &args.max_output_bytes);
     if max_output_bytes.is_some_and(|bytes| !(1..=MAX_MESSAGE as usize).contains(&bytes)) {
         let given = &args.max_output_bytes;
@@ -139,6 +144,7 @@ fn check(args: Args, host: &str, mut mistakes: Mistakes) -> Result<Config, Mista
             admin_listen: admin_listen?,
             cluster: args.cluster,
             link_keys: link_keys?,
+            max_sessions: max_sessions?,
             max_output_bytes: max_output_bytes?,
             block_limits: block_limits?,
             exit_with_stdin: args.exit_with_stdin,

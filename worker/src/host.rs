@@ -23,6 +23,8 @@ pub(crate) struct Host {
     /// As many computations at a time as there are cores; without it they run where they are
     /// called, so that virtual time cannot overtake them.
     pub(crate) cores: Option<Semaphore>,
+    /// Sessions in memory; 0 is any.
+    pub(crate) max_sessions: usize,
     /// Longest output, in bytes.
     pub(crate) max_output_bytes: usize,
 }
@@ -37,6 +39,6 @@ impl Host {
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         let (metrics, cores) = (Rc::new(Metrics::new()), Some(Semaphore::new(cores)));
         let running = Arc::default();
-        Self { index, store, metrics, running, shared, cores, max_output_bytes }
+        Self { index, store, metrics, running, shared, cores, max_sessions: 0, max_output_bytes }
     }
 }

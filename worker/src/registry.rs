@@ -22,6 +22,9 @@ use crate::resident::{Resident, Tab};
 use crate::session::Session;
 use crate::store::{StoreError, fresh_epoch};
 
+/// When a gateway asks again for a session for which there is no room.
+const FULL_RETRY_MS: u32 = 1000;
+
 /// How a gateway whose session could not be claimed asks again.
 const CLAIM_RETRY_MS: u32 = 500;
 
@@ -50,6 +53,7 @@ impl Registry {
     /// Attaches a channel to its session, which is loaded first if it is not in memory.
     pub(crate) fn open(self: &Rc<Self>, open: Box<Open>, tab: Rc<dyn Tab>) {
         let mut sessions = self.sessions.borrow_mut();
+        let full = self.host.max_sessions > 0 && sessions.len() >= self.host.max_sessions;
         match sessions.get_mut(&open.session) {
             Some(Entry::Resident(resident)) => {
                 let resident = resident.clone();
@@ -57,6 +61,10 @@ impl Registry {
                 resident.attach(&open, tab);
             }
             Some(Entry::Loading(waiting)) => waiting.push((open, tab)),
+            None if full => {
+                drop(sessions);
+                tab.refused(Refused::Retry { after_ms: FULL_RETRY_MS, owner: None });
+            }
             None => {
                 let (session, min_epoch, fresh) =
                     (open.session.clone(), open.min_epoch, open.fresh);
