@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
+use clap::builder::BoolishValueParser;
 use clap::{Args, Parser, Subcommand};
 use single_state_node::config::{Mistakes, Parsed, parse};
 use single_state_node::keys::LinkArgs;
@@ -88,7 +89,7 @@ struct RunArgs {
     #[arg(long, env = "SINGLE_STATE_SESSION_KEYS_FILE", value_name = "FILE")]
     session_keys_file: Option<PathBuf>,
     /// In place of keys: take session ids as they come; whoever knows an id opens its session.
-    #[arg(long, env = "SINGLE_STATE_UNSIGNED_SESSIONS")]
+    #[arg(long, env = "SINGLE_STATE_UNSIGNED_SESSIONS", value_parser = BoolishValueParser::new())]
     unsigned_sessions: bool,
     #[command(flatten)]
     links: LinkArgs,

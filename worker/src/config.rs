@@ -6,6 +6,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::Parser;
+use clap::builder::BoolishValueParser;
 use single_state_node::config::{Mistakes, Parsed, parse};
 use single_state_node::keys::LinkArgs;
 use single_state_node::log::{Format, parse_filter};
@@ -68,7 +69,7 @@ struct Args {
     #[arg(long, env = "SINGLE_STATE_BLOCK_LIMIT", default_value = "10s", value_name = "DURATION")]
     block_limit: String,
     /// End when standard input ends, as `gateway dev` wants of its workers.
-    #[arg(long, env = "SINGLE_STATE_EXIT_WITH_STDIN")]
+    #[arg(long, env = "SINGLE_STATE_EXIT_WITH_STDIN", value_parser = BoolishValueParser::new())]
     exit_with_stdin: bool,
     /// 16 secret bytes that place sessions, the same for the whole cluster.
     #[arg(long, env = "SINGLE_STATE_PLACEMENT_KEY", value_name = "HEX32", hide_env_values = true)]
