@@ -86,7 +86,7 @@ impl KeyRing {
 }
 
 fn key(line: &str) -> Option<HmacSha256> {
-    if line.len() != 64 || !line.is_ascii() {
+    if line.len() != 64 || !line.bytes().all(|byte| byte.is_ascii_hexdigit()) {
         return None;
     }
     let mut bytes = [0; 32];
@@ -165,6 +165,7 @@ mod tests {
         let key = "0123456789abcdef".repeat(4);
         assert!(KeyRing::parse(&format!("# first signs\n{key}\n\n{key}\n")).is_ok());
         assert_eq!(KeyRing::parse("# none\n").unwrap_err(), InvalidKeys::Empty);
+        assert_eq!(KeyRing::parse(&"+f".repeat(32)).unwrap_err(), InvalidKeys::Line(1));
         let error = KeyRing::parse(&format!("{key}\nsecret")).unwrap_err();
         assert_eq!(error.to_string(), "line 2 is no key of 64 hex digits");
     }
