@@ -1,0 +1,5 @@
+//! Being written.
+
+/// Being written.
+#[derive(Debug, Default)]
+pub struct MemoryStore;
