@@ -21,30 +21,39 @@ const ELSEWHERE: &str = "or name another file with --store sqlite:PATH";
 /// What an error of SQLite comes to.
 pub(super) fn of_sqlite(path: &Path, error: &rusqlite::Error, moment: Moment) -> StoreError {
     let path = path.display();
+    let reason = reason(error);
     let preparing = moment == Moment::Preparing;
     match error.sqlite_error_code() {
         Some(ErrorCode::NotADatabase) => StoreError::Unusable(format!(
             "{path} is not an SQLite database: move it away, {ELSEWHERE}"
         )),
         Some(ErrorCode::DatabaseCorrupt) => StoreError::Unusable(format!(
-            "the database {path} is damaged ({error}): restore it, or move it away"
+            "the database {path} is damaged ({reason}): restore it, or move it away"
         )),
         Some(ErrorCode::CannotOpen | ErrorCode::ReadOnly | ErrorCode::PermissionDenied)
             if preparing =>
         {
             StoreError::Unusable(format!(
-                "{path} cannot be opened for writing ({error}): give this user the rights to the \
+                "{path} cannot be opened for writing ({reason}): give this user the rights to the \
                  file and its folder, {ELSEWHERE}"
             ))
         }
         Some(ErrorCode::TooBig) => StoreError::Unusable(format!(
-            "the database {path} takes no value of this length ({error}): keep less in the session"
+            "the database {path} takes no value of this length ({reason}): keep less in the session"
         )),
         // No such table or column, or a value of another type: not what the migrations made.
         None | Some(ErrorCode::Unknown | ErrorCode::TypeMismatch) => StoreError::Unusable(format!(
-            "the database {path} is not as this build made it ({error}): restore it, {ELSEWHERE}"
+            "the database {path} is not as this build made it ({reason}): restore it, {ELSEWHERE}"
         )),
-        Some(_) => StoreError::Away(format!("the database {path} could not finish ({error})")),
+        Some(_) => StoreError::Away(format!("the database {path} could not finish ({reason})")),
+    }
+}
+
+/// The error without the statement that it is about.
+fn reason(error: &rusqlite::Error) -> String {
+    match error {
+        rusqlite::Error::SqlInputError { msg, .. } => msg.clone(),
+        other => other.to_string(),
     }
 }
 
