@@ -129,7 +129,9 @@ pub(crate) async fn only_the_owner_loads(place: &Place) -> Result<()> {
     let row = one.load(&session, epoch).await?.expect("the owner's row");
     assert_eq!((row.epoch, row.version, row.app_version), (epoch, Version(1), 1));
     assert_eq!((row.codec, row.strikes, row.state), (7, 0, Some("one".into())));
-    two.take(&session).await?;
+    assert!(!row.unreleased);
+    let later = two.take(&session).await?;
+    assert_eq!(two.load(&session, later.epoch).await?, Some(later), "as it was claimed");
     assert_eq!(one.load(&session, epoch).await?, None);
     assert_eq!(one.load(&id("missing"), epoch).await?, None);
     Ok(())

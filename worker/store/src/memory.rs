@@ -78,7 +78,7 @@ impl MemoryStore {
     fn claim_one(rows: &mut Rows, owner: &Owner, manners: &Manners, claim: &Claim) -> Claimed {
         let Some(entry) = rows.get_mut(&claim.session) else {
             let entry = Entry::new(owner, claim.at_least);
-            let row = entry.row(false);
+            let row = entry.row();
             rows.insert(claim.session.clone(), entry);
             return Claimed::Owned(row);
         };
@@ -88,9 +88,10 @@ impl MemoryStore {
         }
         entry.epoch = Epoch(entry.epoch.0 + 1).max(claim.at_least);
         entry.generation = entry.generation.max(owner.generation);
+        entry.unreleased = holder.owner.is_some();
         entry.owner = Some((owner.index, owner.incarnation));
         entry.updated_at = SystemTime::now();
-        let mut row = entry.row(holder.owner.is_some());
+        let mut row = entry.row();
         row.state = row.state.filter(|state| state.len() <= INLINE_STATE);
         Claimed::Owned(row)
     }
@@ -177,7 +178,7 @@ impl Store for MemoryStore {
         epoch: Epoch,
     ) -> LocalBoxFuture<'a, Result<Option<Row>, StoreError>> {
         at_once(self.rows().map(|rows| {
-            rows.get(session).filter(|entry| entry.epoch == epoch).map(|entry| entry.row(false))
+            rows.get(session).filter(|entry| entry.epoch == epoch).map(|entry| entry.row())
         }))
     }
 

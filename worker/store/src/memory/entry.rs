@@ -15,6 +15,8 @@ pub(super) struct Entry {
     pub(super) epoch: Epoch,
     pub(super) generation: Generation,
     pub(super) owner: Option<(WorkerIndex, Incarnation)>,
+    /// The owner before this one did not give it up.
+    pub(super) unreleased: bool,
     pub(super) version: Version,
     pub(super) app_version: u32,
     pub(super) codec: u16,
@@ -31,6 +33,7 @@ impl Entry {
             epoch,
             generation: owner.generation,
             owner: Some((owner.index, owner.incarnation)),
+            unreleased: false,
             version: Version(0),
             app_version: 0,
             codec: 0,
@@ -50,14 +53,14 @@ impl Entry {
         }
     }
 
-    pub(super) fn row(&self, unreleased: bool) -> Row {
+    pub(super) fn row(&self) -> Row {
         Row {
             epoch: self.epoch,
             version: self.version,
             app_version: self.app_version,
             codec: self.codec,
             strikes: self.strikes,
-            unreleased,
+            unreleased: self.unreleased,
             state: Some(self.state.clone()),
         }
     }
@@ -97,6 +100,7 @@ impl Entry {
     pub(super) fn empty(&mut self) {
         self.epoch = Epoch(self.epoch.0 + 1);
         self.owner = None;
+        self.unreleased = false;
         self.version = Version(0);
         self.app_version = 0;
         self.codec = 0;

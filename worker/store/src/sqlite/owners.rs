@@ -33,10 +33,11 @@ fn claim_one(
     if !holder.yields_to(owner, manners) {
         return Ok(Claimed::Held(holder));
     }
+    row.unreleased = holder.owner.is_some();
     row.epoch = Epoch(row.epoch.0.saturating_add(1)).max(claim.at_least);
     let mut update = db.prepare_cached(
         "UPDATE session SET epoch = ?3, generation = ?4, owner_index = ?5, owner_incarnation = ?6, \
-         updated_at = ?7 WHERE cluster = ?1 AND id = ?2",
+         unreleased = ?7, updated_at = ?8 WHERE cluster = ?1 AND id = ?2",
     )?;
     update.execute(params![
         cluster,
@@ -45,6 +46,7 @@ fn claim_one(
         number(holder.generation.max(owner.generation).0)?,
         owner.index.0,
         number(owner.incarnation.0)?,
+        row.unreleased,
         time(SystemTime::now()),
     ])?;
     if length <= INLINE_STATE {
@@ -61,7 +63,7 @@ fn find(
 ) -> Result<Option<(Holder, Row, usize)>> {
     let mut find = db.prepare_cached(
         "SELECT owner_index, app_version, generation, epoch, version, codec, strikes, \
-         length(state) FROM session WHERE cluster = ?1 AND id = ?2",
+         unreleased, length(state) FROM session WHERE cluster = ?1 AND id = ?2",
     )?;
     let found = find.query_row(params![cluster, session.as_str()], |found| {
         let holder = Holder {
@@ -75,10 +77,10 @@ fn find(
             app_version: holder.app_version,
             codec: found.get(5)?,
             strikes: found.get(6)?,
-            unreleased: holder.owner.is_some(),
+            unreleased: found.get(7)?,
             state: None,
         };
-        Ok((holder, row, unsigned(found, 7)?))
+        Ok((holder, row, unsigned(found, 8)?))
     });
     found.optional()
 }
@@ -125,8 +127,7 @@ pub(super) fn load(
     let found = find(db, cluster, session)?.filter(|(_, row, _)| row.epoch == epoch);
     let Some((_, row, _)) = found else { return Ok(None) };
     let state = state(db, cluster, session)?;
-    // Whose it was before is in the claim's answer; by now it is the caller's.
-    Ok(Some(Row { unreleased: false, state: Some(state), ..row }))
+    Ok(Some(Row { state: Some(state), ..row }))
 }
 
 pub(super) fn confirm(

@@ -164,7 +164,7 @@ pub(super) fn delete(
 pub(super) fn empty(db: &Transaction<'_>, cluster: &str, session: &SessionId) -> Result<bool> {
     let mut empty = db.prepare_cached(
         "UPDATE session SET epoch = epoch + 1, owner_index = NULL, owner_incarnation = NULL, \
-         version = 0, app_version = 0, codec = 0, strikes = 0, wake_at = NULL, state = x'', \
+         unreleased = 0, version = 0, app_version = 0, codec = 0, strikes = 0, wake_at = NULL, state = x'', \
          updated_at = ?3 WHERE cluster = ?1 AND id = ?2",
     )?;
     let emptied = empty.execute(params![cluster, session.as_str(), time(SystemTime::now())])?;

@@ -6,6 +6,7 @@ CREATE TABLE session (
     generation        INTEGER NOT NULL,
     owner_index       INTEGER,           -- NULL when released: politeness, the epoch is safety
     owner_incarnation INTEGER,
+    unreleased        INTEGER NOT NULL DEFAULT 0, -- what the last claim found
     strikes           INTEGER NOT NULL DEFAULT 0,
     wake_at           INTEGER,           -- times are milliseconds since 1970, this one whole minutes
     app_version       INTEGER NOT NULL,
