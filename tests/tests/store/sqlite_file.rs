@@ -152,10 +152,13 @@ struct Disk(tempfile::TempDir);
 
 impl Disk {
     fn of(bytes: u64) -> Result<Self> {
+        Self::mount(&format!("size={bytes}"))
+    }
+
+    fn mount(options: &str) -> Result<Self> {
         let folder = tempfile::tempdir()?;
-        let options = format!("size={bytes}");
         let mounted = Command::new("mount")
-            .args(["-t", "tmpfs", "-o", &options, "tmpfs"])
+            .args(["-t", "tmpfs", "-o", options, "tmpfs"])
             .arg(folder.path())
             .output()?;
         let why = String::from_utf8_lossy(&mounted.stderr).into_owned();
@@ -169,6 +172,16 @@ impl Drop for Disk {
         // Lazily: threads of the store may still have the file open.
         let _ = Command::new("umount").arg("-l").arg(self.0.path()).status();
     }
+}
+
+#[test]
+fn a_disk_that_cannot_be_written_is_named() -> Result<()> {
+    let disk = Disk::mount("ro")?;
+    block_on(async {
+        let sentence = unusable(&disk.0.path().join("sessions.db")).await?;
+        ensure!(sentence.contains("rights"), "{sentence}");
+        Ok(())
+    })
 }
 
 #[test]

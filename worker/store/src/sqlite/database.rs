@@ -233,3 +233,82 @@ fn run<T>(
     transaction.commit()?;
     Ok(value)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A prepared database in a folder of its own, which ends with it.
+    struct Prepared {
+        folder: PathBuf,
+        database: Database,
+    }
+
+    impl Prepared {
+        fn new(name: &str) -> Self {
+            let name = format!("single-state-{}-{name}", std::process::id());
+            let folder = std::env::temp_dir().join(name);
+            let path = folder.join("sessions.db");
+            let mut database = Database::new(path, Duration::from_secs(5));
+            database.prepare().unwrap();
+            Self { folder, database }
+        }
+    }
+
+    impl Drop for Prepared {
+        fn drop(&mut self) {
+            self.database.close();
+            let _ = fs::remove_dir_all(&self.folder);
+        }
+    }
+
+    #[test]
+    fn every_commit_is_flushed_also_after_the_file_was_opened_again() {
+        let mut prepared = Prepared::new("flushed");
+        for _ in 0..2 {
+            let (synchronous, journal): (i64, String) = prepared
+                .database
+                .transaction(|db| {
+                    let synchronous = db.pragma_query_value(None, "synchronous", |row| row.get(0));
+                    let journal = db.pragma_query_value(None, "journal_mode", |row| row.get(0));
+                    Ok((synchronous?, journal?))
+                })
+                .unwrap();
+            assert_eq!((synchronous, journal.as_str()), (2, "wal"), "2 is FULL");
+            prepared.database.close();
+        }
+    }
+
+    #[test]
+    fn each_transaction_holds_the_lock_beside_the_file_and_gives_it_back() {
+        let mut prepared = Prepared::new("locked");
+        let lock_path = prepared.database.lock_path.clone();
+        let is_free = || {
+            let other = File::options().write(true).open(&lock_path).unwrap();
+            flock(&other, FlockOperation::NonBlockingLockExclusive).is_ok()
+        };
+        assert!(!prepared.database.transaction(|_| Ok(is_free())).unwrap());
+        assert!(is_free());
+        let failed = prepared.database.transaction(|db| db.execute("nonsense", []));
+        assert!(failed.is_err());
+        assert!(is_free());
+    }
+
+    #[test]
+    fn nothing_of_a_transaction_that_failed_stays() {
+        let mut prepared = Prepared::new("whole");
+        let failed = prepared.database.transaction(|db| {
+            db.execute("CREATE TABLE half (n INTEGER)", [])?;
+            db.execute("nonsense", [])
+        });
+        assert!(failed.is_err());
+        let tables: i64 = prepared
+            .database
+            .transaction(|db| {
+                let half = "SELECT count(*) FROM sqlite_schema WHERE name = 'half'";
+                db.query_row(half, [], |row| row.get(0))
+            })
+            .unwrap();
+        assert_eq!(tables, 0);
+    }
+}
