@@ -4,8 +4,9 @@
 #   tests/setup.sh demo   a C compiler is required (Rust links with it), Node and npm are wished for:
 #                         with them the gateway serves the demo page's modules itself, without them
 #                         the page loads them from a public CDN
-#   tests/setup.sh test   C compiler, Chromium, chromedriver, Node and npm are required
-#   tests/setup.sh bench  C compiler, HAProxy and taskset are required
+#   tests/setup.sh test   C compiler, Chromium, chromedriver, Node, npm and the server of PostgreSQL
+#                         are required
+#   tests/setup.sh bench  C compiler, HAProxy, taskset and the server of PostgreSQL are required
 #
 # Installs what is missing when run as root, else names the command. Does nothing when all is there.
 set -euo pipefail
@@ -26,6 +27,17 @@ have_browser() {
   return 1
 }
 
+# Debian keeps the server's programs out of PATH. The tests start it themselves, each time in a
+# folder of its own; a server that the machine runs is left alone.
+have_postgres() {
+  local initdb
+  if have initdb && have postgres; then return 0; fi
+  for initdb in /usr/lib/postgresql/*/bin/initdb; do
+    if [ -x "$initdb" ]; then return 0; fi
+  done
+  return 1
+}
+
 # The Debian packages whose programs are missing for the set $1, one a line.
 missing_packages() {
   have cc || echo build-essential
@@ -34,6 +46,8 @@ missing_packages() {
   [ "$1" = test ] || return 0
   have_browser || echo chromium
   have chromedriver || echo chromium-driver
+  have_postgres || echo postgresql
+  have openssl || echo openssl
 }
 
 # Installs the packages given; fails when it may not or cannot.
@@ -71,6 +85,7 @@ set_up_bench() {
   have cc || missing+=(build-essential)
   have haproxy || missing+=(haproxy)
   have taskset || missing+=(util-linux)
+  have_postgres || missing+=(postgresql)
   if [ "${#missing[@]}" -gt 0 ]; then
     install_packages "${missing[@]}" || fail "the bench needs ${missing[*]}"
   fi

@@ -6,6 +6,7 @@ pub mod browser;
 pub mod chromium;
 pub mod cluster;
 pub mod dev;
+pub mod postgres;
 pub mod process;
 pub mod siphash;
 

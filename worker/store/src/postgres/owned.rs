@@ -52,7 +52,7 @@ const DISCARD: &str = empty!("");
 /// Only what the emptied session kept, not what a later owner keeps by now.
 const FORGET_DELETED: &str = "\
 DELETE FROM single_state.kept k USING single_state.session s
-WHERE s.cluster = $1 AND s.id = $2 AND s.epoch = $3 + 1 AND s.version = 0
+WHERE s.cluster = $1 AND s.id = $2 AND s.epoch = $3::bigint + 1 AND s.version = 0
   AND k.cluster = s.cluster AND k.id = s.id";
 
 /// Runs under the lock that emptying holds on the row.
