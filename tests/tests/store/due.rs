@@ -54,6 +54,7 @@ pub(crate) async fn due_sessions_come_in_order_of_time_and_id_by_pages(
         let page = worker.due(&worker.owner, &[], at(300), found.last(), 2).await?;
         let is_last = page.len() < 2;
         found.extend(page);
+        assert!(found.len() <= due.len(), "pages repeat: {found:?}");
         if is_last {
             break;
         }

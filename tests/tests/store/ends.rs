@@ -104,6 +104,7 @@ pub(crate) async fn rows_are_listed_in_order_by_pages(place: &Place) -> Result<(
         let after = found.last().map(|name: &String| id(name));
         let page = names(worker.list(after.as_ref(), 3).await?);
         found.extend(page.iter().cloned());
+        assert!(found.len() <= sorted.len(), "pages repeat: {found:?}");
         if page.len() < 3 {
             break;
         }
