@@ -129,6 +129,11 @@ impl SessionHalf {
         Self { last: first.then_some(InputNumber(0)) }
     }
 
+    /// A channel as a snapshot has it: the last number that was applied.
+    pub fn resume(last: Option<InputNumber>) -> Self {
+        Self { last }
+    }
+
     /// Last number taken; `None` if the next is taken as it is.
     pub fn last(&self) -> Option<InputNumber> {
         self.last

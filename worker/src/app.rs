@@ -12,19 +12,22 @@ use single_state_node::admin::{self, Node};
 use single_state_node::link::incarnation;
 use single_state_node::shutdown::{Phase, on_signals, reached};
 use single_state_node::{exit, log};
-use single_state_proto::frame::Hello;
+use single_state_proto::frame::{Durability, Hello};
 use single_state_proto::id::{Generation, Incarnation};
 use single_state_proto::limits::{MAX_MESSAGE, PROTOCOL};
+use single_state_store::{Owner, StoreError};
 use tokio::net::TcpListener;
 use tokio::sync::Notify;
 use tokio::task::LocalSet;
 
+use crate::chores;
+use crate::clock::Clock;
 use crate::config::{Config, read};
+use crate::drain::drain;
 use crate::host::Host;
 use crate::link;
 use crate::registry::Registry;
 use crate::session::Session;
-use crate::store::memory::MemoryStore;
 use crate::watchdog::{self, Links, Watchdog};
 
 /// An app, ready to run as a worker process.
@@ -42,7 +45,11 @@ use crate::watchdog::{self, Links, Watchdog};
 /// ```
 pub struct App {
     shared: Arc<dyn Any + Send + Sync>,
+    durability: Durability,
 }
+
+/// While the store is away at the start, it is tried again so often.
+const STORE_RETRY: Duration = Duration::from_secs(1);
 
 impl std::fmt::Debug for App {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -62,6 +69,10 @@ impl Default for App {
 enum RunError {
     #[error("cannot listen on {address} (--listen and --admin-listen choose another address)")]
     Listen { address: String, source: std::io::Error },
+    #[error("the store cannot be used (--store): {0}")]
+    Store(String),
+    #[error("{0} sessions were not committed in time (--drain-timeout)")]
+    Left(usize),
     #[error(transparent)]
     System(#[from] std::io::Error),
 }
@@ -70,14 +81,21 @@ impl App {
     /// An app with something that is loaded once for all sessions of a worker, a model for
     /// instance; handlers get it with [`Context::shared`](crate::Context::shared).
     pub fn new<T: Send + Sync + 'static>(shared: T) -> Self {
-        Self { shared: Arc::new(shared) }
+        Self { shared: Arc::new(shared), durability: Durability::Relaxed }
+    }
+
+    /// When changes are committed, unless `--durability` says otherwise: `Relaxed` (the default)
+    /// within a second, `Durable` before anything of them leaves, `Memory` never.
+    #[must_use]
+    pub fn durability(self, durability: Durability) -> Self {
+        Self { durability, ..self }
     }
 
     /// Runs a worker with the flags of the command line until it is told to end.
     ///
     /// Exit codes: 0 clean, 1 failed, 64 bad usage.
     pub fn run<S: Session>(self) -> ExitCode {
-        let config = match read(std::env::args_os()) {
+        let config = match read(std::env::args_os(), self.durability) {
             Ok(config) => config,
             Err(code) => return code,
         };
@@ -105,35 +123,101 @@ async fn work<S: Session>(
     let listener = listen(&config.listen).await?;
     let admin = listen(&config.admin_listen).await?;
     let (links, probes) = (listener.local_addr()?, admin.local_addr()?);
-    let host =
-        Host::new(config.index, Rc::new(MemoryStore::default()), shared, config.max_output_bytes);
-    let host = Rc::new(Host { max_sessions: config.max_sessions, ..host });
-    let registry = Registry::new::<S>(host.clone());
-    let (incarnation, kept_alive, ready) = (incarnation(), Arc::default(), Cell::new(true));
-    let node = WorkerNode { host, registry, incarnation, kept_alive, ready };
-    let node = Rc::new(node);
+    let node = node::<S>(&config, shared);
     let _watchdog = start_watchdog(&node, &config)?;
     tokio::task::spawn_local(admin::serve(admin, node.clone()));
+    let store = match node.host.store.prepare().await {
+        Err(StoreError::Unusable(error)) => return Err(RunError::Store(error)),
+        store => store,
+    };
     let index = config.index.0;
     tracing::info!(worker.index = index, listen = %links, admin_listen = %probes, "worker listens");
 
+    start_chores(&node, &config);
     let stdin_ended = Rc::new(Notify::new());
     if config.exit_with_stdin {
         watch_stdin(&stdin_ended);
     }
-    tokio::select! {
-        () = accept(&listener, &node, &config) => {}
-        () = reached(&mut phase, Phase::Draining) => {}
-        () = stdin_ended.notified() => tracing::info!("standard input ended"),
-    }
+    let outcome = tokio::select! {
+        () = accept(&listener, &node, &config) => Ok(()),
+        () = reached(&mut phase, Phase::Draining) => Ok(()),
+        () = stdin_ended.notified() => {
+            tracing::info!("standard input ended");
+            Ok(())
+        }
+        error = reach_store(&node, store) => Err(error),
+    };
     node.ready.set(false);
-    let lost = node.registry.resident();
-    tracing::info!(
-        worker.index = index,
-        sessions.lost = lost,
-        "worker ends, and its memory with it"
-    );
-    Ok(())
+    outcome?;
+    tokio::select! {
+        ended = end(&node, &config) => ended,
+        () = reached(&mut phase, Phase::Stopping) => {
+            Err(RunError::Left(node.registry.resident()))
+        }
+    }
+}
+
+/// The worker's parts, with nothing running yet.
+fn node<S: Session>(config: &Config, shared: Arc<dyn Any + Send + Sync>) -> Rc<WorkerNode> {
+    let incarnation = incarnation();
+    let owner = Owner {
+        index: config.index,
+        incarnation,
+        generation: Generation(0),
+        app_version: S::VERSION,
+    };
+    let host = Host::new(owner, config.store.clone(), shared, config.rules, Clock::System);
+    let host = Rc::new(host);
+    let registry = Registry::new::<S>(host.clone(), config.placement_key);
+    let (kept_alive, ready) = (Arc::default(), Cell::new(false));
+    Rc::new(WorkerNode { host, registry, incarnation, kept_alive, ready })
+}
+
+/// Makes the worker ready once the store is reached. One that is away is waited for while the worker
+/// runs; one that cannot be used at all ends it: then, and only then, this returns.
+async fn reach_store(node: &WorkerNode, mut reached: Result<(), StoreError>) -> RunError {
+    let mut told = false;
+    loop {
+        match reached {
+            Ok(()) => break,
+            Err(StoreError::Unusable(error)) => return RunError::Store(error),
+            Err(StoreError::Away(error)) if !told => {
+                told = true;
+                tracing::warn!(error, "the store is away; the worker waits for it");
+            }
+            Err(StoreError::Away(_)) => {}
+        }
+        tokio::time::sleep(STORE_RETRY).await;
+        reached = node.host.store.prepare().await;
+    }
+    tracing::info!("the store is there");
+    node.ready.set(true);
+    std::future::pending().await
+}
+
+/// What goes on for as long as the worker runs.
+fn start_chores(node: &WorkerNode, config: &Config) {
+    let registry = &node.registry;
+    let chores::Lifetimes { idle, memory_budget, session } = config.lifetimes;
+    tokio::task::spawn_local(node.host.committer.clone().run());
+    tokio::task::spawn_local(chores::passivate(registry.clone(), idle));
+    tokio::task::spawn_local(chores::keep_budget(registry.clone(), memory_budget));
+    tokio::task::spawn_local(chores::wake_due(registry.clone()));
+    tokio::task::spawn_local(chores::expire(registry.clone(), session));
+}
+
+/// Commits all sessions and gives them up.
+async fn end(node: &WorkerNode, config: &Config) -> Result<(), RunError> {
+    let (index, sessions) = (config.index.0, node.registry.resident());
+    if config.rules.ephemeral {
+        tracing::info!(worker.index = index, sessions, "worker ends, and its memory with it");
+        return Ok(());
+    }
+    tracing::info!(worker.index = index, sessions, "worker drains");
+    match drain(&node.registry, config.drain_timeout).await {
+        0 => Ok(()),
+        left => Err(RunError::Left(left)),
+    }
 }
 
 async fn listen(address: &str) -> Result<TcpListener, RunError> {
@@ -144,12 +228,14 @@ async fn listen(address: &str) -> Result<TcpListener, RunError> {
 
 /// Starts to watch over this thread's event loop, which beats from now on.
 fn start_watchdog(node: &WorkerNode, config: &Config) -> std::io::Result<Watchdog> {
-    let (running, kept_alive) = (node.host.running.clone(), node.kept_alive.clone());
+    let (host, kept_alive) = (node.host.clone(), node.kept_alive.clone());
+    let running = host.running.clone();
     let blocks = node.host.metrics.blocks.clone();
     let watchdog = watchdog::start(running.clone(), kept_alive, config.block_limits, blocks)?;
     tokio::task::spawn_local(async move {
         loop {
             running.beat();
+            host.beat();
             tokio::time::sleep(watchdog::BEAT).await;
         }
     });
@@ -219,7 +305,8 @@ struct WorkerNode {
 
 impl Node for WorkerNode {
     fn ready(&self) -> Result<(), String> {
-        if self.ready.get() { Ok(()) } else { Err("the worker is draining".to_owned()) }
+        let why = "the worker is draining, or has not reached its store yet";
+        if self.ready.get() { Ok(()) } else { Err(why.to_owned()) }
     }
 
     fn status(&self) -> String {
@@ -229,14 +316,16 @@ impl Node for WorkerNode {
             "sessions": self.registry.resident(),
             "channels": self.host.metrics.channels.get(),
             "links": self.host.metrics.links.get(),
-            // Nothing is committed before there is a store that outlives the process.
-            "dirty": 0,
-            "commits": 0,
+            "dirty": self.host.committer.dirty(),
+            "commits": self.host.metrics.commits.get(),
+            "saving": !self.host.committer.is_failing(),
         })
         .to_string()
     }
 
     fn metrics(&self) -> String {
+        let oldest = self.host.committer.oldest_change();
+        self.host.metrics.oldest_change_seconds.set(oldest.as_secs_f64());
         self.host.metrics.render()
     }
 }

@@ -2,6 +2,7 @@
 //! told at once.
 
 use std::ffi::OsString;
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -10,10 +11,16 @@ use clap::builder::BoolishValueParser;
 use single_state_node::config::{Mistakes, Parsed, parse};
 use single_state_node::keys::LinkArgs;
 use single_state_node::log::{Format, parse_filter};
+use single_state_proto::frame::Durability;
 use single_state_proto::id::WorkerIndex;
 use single_state_proto::key::LinkKeys;
 use single_state_proto::limits::{MAX_MESSAGE, MAX_WORKERS};
+use single_state_proto::placement::PlacementKey;
+use single_state_store::{Settings, SharedStore};
 
+use crate::chores::Lifetimes;
+use crate::host::{OnUnreadable, Rules};
+use crate::resident::Policy;
 use crate::watchdog::Limits;
 
 /// What is shorter than this happens to every process.
@@ -43,12 +50,59 @@ struct Args {
         value_name = "HOST:PORT"
     )]
     admin_listen: String,
-    /// Where sessions are kept. Only memory: exists yet; it ends with the process.
-    #[arg(long, env = "SINGLE_STATE_STORE", default_value = "memory:", value_name = "URL")]
-    store: String,
-    /// Name of the cluster; gateways and workers must have the same.
-    #[arg(long, env = "SINGLE_STATE_CLUSTER", default_value = "default", value_name = "NAME")]
-    cluster: String,
+    #[command(flatten)]
+    store: StoreArgs,
+    /// When changes are committed: relaxed (within --commit-interval), durable (before anything of
+    /// them leaves) or memory (never). The app's own choice unless given.
+    #[arg(long, env = "SINGLE_STATE_DURABILITY", value_name = "relaxed|durable|memory")]
+    durability: Option<String>,
+    /// In the mode relaxed, a change waits at most so long for its commit.
+    #[arg(
+        long,
+        env = "SINGLE_STATE_COMMIT_INTERVAL",
+        default_value = "1s",
+        value_name = "DURATION"
+    )]
+    commit_interval: String,
+    /// What becomes of a session whose saved state the app cannot read: quarantine (browsers are
+    /// refused, the state is kept) or reset (it starts from nothing).
+    #[arg(
+        long,
+        env = "SINGLE_STATE_ON_UNREADABLE",
+        default_value = "quarantine",
+        value_name = "quarantine|reset"
+    )]
+    on_unreadable: String,
+    /// Reads each saved state back at once, and tells the page when that fails.
+    #[arg(long, env = "SINGLE_STATE_CHECK_SNAPSHOTS", value_parser = BoolishValueParser::new())]
+    check_snapshots: bool,
+    /// A session without tabs leaves memory when nothing has happened for so long; 0: never.
+    #[arg(
+        long,
+        env = "SINGLE_STATE_PASSIVATE_AFTER",
+        default_value = "10m",
+        value_name = "DURATION"
+    )]
+    passivate_after: String,
+    /// Bytes of the process beyond which the longest idle sessions leave memory; 0: any.
+    #[arg(long, env = "SINGLE_STATE_MEMORY_BUDGET", default_value = "0", value_name = "BYTES")]
+    memory_budget: String,
+    /// Sessions that were not used for so long are deleted; 0: never.
+    #[arg(
+        long,
+        env = "SINGLE_STATE_SESSION_LIFETIME",
+        default_value = "30d",
+        value_name = "DURATION"
+    )]
+    session_lifetime: String,
+    /// How long the worker may take to commit its sessions when it is told to end.
+    #[arg(
+        long,
+        env = "SINGLE_STATE_DRAIN_TIMEOUT",
+        default_value = "50s",
+        value_name = "DURATION"
+    )]
+    drain_timeout: String,
     #[command(flatten)]
     links: LinkArgs,
     /// Sessions in memory; who comes for one more waits. 0: any.
@@ -82,57 +136,126 @@ struct Args {
     log: String,
 }
 
+/// Where sessions are kept.
+#[derive(Debug, clap::Args)]
+pub(crate) struct StoreArgs {
+    /// Where sessions are kept: sqlite:PATH for workers of one machine, postgres://… for many,
+    /// memory: until the process ends.
+    #[arg(
+        long,
+        env = "SINGLE_STATE_STORE",
+        default_value = "sqlite:.single-state/sessions.sqlite",
+        value_name = "URL",
+        hide_env_values = true
+    )]
+    pub(crate) store: String,
+    /// How long the store may take to answer.
+    #[arg(long, env = "SINGLE_STATE_STORE_TIMEOUT", default_value = "5s", value_name = "DURATION")]
+    pub(crate) store_timeout: String,
+    /// Connections to PostgreSQL, at most.
+    #[arg(long, env = "SINGLE_STATE_STORE_CONNECTIONS", default_value = "6", value_name = "N")]
+    pub(crate) store_connections: String,
+    /// Certificates, in PEM, that PostgreSQL's may be signed by, beside the machine's own.
+    #[arg(long, env = "SINGLE_STATE_STORE_CA_FILE", value_name = "FILE")]
+    pub(crate) store_ca_file: Option<PathBuf>,
+    /// Name of the cluster; gateways and workers must have the same.
+    #[arg(long, env = "SINGLE_STATE_CLUSTER", default_value = "default", value_name = "NAME")]
+    pub(crate) cluster: String,
+}
+
+/// Fewest connections to PostgreSQL: one saves, one claims, one is for the rest.
+const MIN_CONNECTIONS: usize = 3;
+
+impl StoreArgs {
+    /// The store, if its URL and settings are right; it is not reached for yet.
+    pub(crate) fn check(&self, mistakes: &mut Mistakes) -> Option<SharedStore> {
+        if self.cluster.is_empty() || self.cluster.len() > 64 {
+            mistakes.add("--cluster: give a name of 1 to 64 bytes");
+        }
+        let timeout = mistakes.duration("--store-timeout", &self.store_timeout);
+        if timeout.is_some_and(|timeout| timeout < Duration::from_millis(100)) {
+            mistakes.add(format!("--store-timeout {}: give at least 100ms", self.store_timeout));
+        }
+        let connections = mistakes.parse("--store-connections", &self.store_connections);
+        if connections.is_some_and(|connections: usize| connections < MIN_CONNECTIONS) {
+            let given = &self.store_connections;
+            mistakes.add(format!("--store-connections {given}: give at least {MIN_CONNECTIONS}"));
+        }
+        let (cluster, ca_file) = (self.cluster.clone(), self.store_ca_file.clone());
+        let timeout_or_none = timeout.unwrap_or_default();
+        let mut settings =
+            Settings { cluster, timeout: timeout_or_none, ca_file, ..Settings::default() };
+        settings.connections = connections.unwrap_or_default();
+        match single_state_store::open(&self.store, settings) {
+            Ok(store) if timeout.is_some() && connections.is_some() => Some(store),
+            Ok(_) => None,
+            Err(error) => {
+                mistakes.add(format!("--store: {error}"));
+                None
+            }
+        }
+    }
+
+    /// The store ends with the process.
+    pub(crate) fn is_ephemeral(&self) -> bool {
+        self.store == "memory:"
+    }
+}
+
 /// What a worker is told.
-#[derive(Debug, Clone)]
 pub(crate) struct Config {
     pub(crate) index: WorkerIndex,
     pub(crate) listen: String,
     pub(crate) admin_listen: String,
     pub(crate) cluster: String,
+    pub(crate) store: SharedStore,
+    pub(crate) rules: Rules,
+    pub(crate) lifetimes: Lifetimes,
+    pub(crate) drain_timeout: Duration,
+    pub(crate) placement_key: PlacementKey,
     /// What gateways prove, and this worker to them.
     pub(crate) link_keys: Option<LinkKeys>,
-    pub(crate) max_sessions: usize,
-    pub(crate) max_output_bytes: usize,
     pub(crate) block_limits: Limits,
     pub(crate) exit_with_stdin: bool,
     pub(crate) log_format: Format,
     pub(crate) log_filter: String,
 }
 
-/// Reads command line and environment.
-pub(crate) fn read(args: impl IntoIterator<Item = OsString>) -> Result<Config, ExitCode> {
+impl std::fmt::Debug for Config {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Config").field("index", &self.index).finish_non_exhaustive()
+    }
+}
+
+/// Reads command line and environment; `app`: the durability that the app wants.
+pub(crate) fn read(
+    args: impl IntoIterator<Item = OsString>,
+    app: Durability,
+) -> Result<Config, ExitCode> {
     match parse::<Args>(args) {
         Parsed::Arguments(args, mistakes) => {
             let host = rustix::system::uname().nodename().to_string_lossy().into_owned();
-            check(args, &host, mistakes).map_err(|mistakes| mistakes.report("worker"))
+            check(args, app, &host, mistakes).map_err(|mistakes| mistakes.report("worker"))
         }
         Parsed::Exit(code) => Err(code),
     }
 }
 
-fn check(args: Args, host: &str, mut mistakes: Mistakes) -> Result<Config, Mistakes> {
+fn check(
+    args: Args,
+    app: Durability,
+    host: &str,
+    mut mistakes: Mistakes,
+) -> Result<Config, Mistakes> {
     let index = check_index(&args.index, host, &mut mistakes);
     let listen = mistakes.listen("--listen", &args.listen);
     let link_keys = args.links.check("--listen", listen.as_deref(), &mut mistakes);
     let admin_listen = mistakes.listen("--admin-listen", &args.admin_listen);
-    if args.store != "memory:" {
-        mistakes.add(format!("--store {:?}: only memory: exists yet", args.store));
-    }
-    if args.cluster.is_empty() || args.cluster.len() > 64 {
-        mistakes.add("--cluster: give a name of 1 to 64 bytes");
-    }
-    if let Some(text) = &args.placement_key
-        && let Err(error) = text.parse::<single_state_proto::placement::PlacementKey>()
-    {
-        // The text is a secret and is not repeated.
-        mistakes.add(format!("--placement-key: {error}"));
-    }
-    let max_sessions = mistakes.parse::<usize>("--max-sessions", &args.max_sessions);
-    let max_output_bytes = mistakes.parse::<usize>("--max-output-bytes", &args.max_output_bytes);
-    if max_output_bytes.is_some_and(|bytes| !(1..=MAX_MESSAGE as usize).contains(&bytes)) {
-        let given = &args.max_output_bytes;
-        mistakes.add(format!("--max-output-bytes {given}: give a number from 1 to {MAX_MESSAGE}"));
-    }
+    let store = args.store.check(&mut mistakes);
+    let placement_key = check_placement_key(args.placement_key.as_deref(), &mut mistakes);
+    let rules = check_rules(&args, app, &mut mistakes);
+    let lifetimes = check_lifetimes(&args, &mut mistakes);
+    let drain_timeout = mistakes.duration("--drain-timeout", &args.drain_timeout);
     let block_limits = check_block_limits(&args, &mut mistakes);
     let log_format = mistakes.parse::<Format>("--log-format", &args.log_format);
     if let Err(error) = parse_filter(&args.log) {
@@ -143,10 +266,13 @@ fn check(args: Args, host: &str, mut mistakes: Mistakes) -> Result<Config, Mista
             index: index?,
             listen: listen?,
             admin_listen: admin_listen?,
-            cluster: args.cluster,
+            cluster: args.store.cluster,
+            store: store?,
+            rules: rules?,
+            lifetimes: lifetimes?,
+            drain_timeout: drain_timeout?,
+            placement_key: placement_key?,
             link_keys: link_keys?,
-            max_sessions: max_sessions?,
-            max_output_bytes: max_output_bytes?,
             block_limits: block_limits?,
             exit_with_stdin: args.exit_with_stdin,
             log_format: log_format?,
@@ -154,6 +280,69 @@ fn check(args: Args, host: &str, mut mistakes: Mistakes) -> Result<Config, Mista
         })
     })();
     mistakes.into_result(config)
+}
+
+fn check_placement_key(text: Option<&str>, mistakes: &mut Mistakes) -> Option<PlacementKey> {
+    let Some(text) = text else { return Some(PlacementKey::default()) };
+    match text.parse() {
+        Ok(key) => Some(key),
+        Err(error) => {
+            // The text is a secret and is not repeated.
+            mistakes.add(format!("--placement-key: {error}"));
+            None
+        }
+    }
+}
+
+fn check_rules(args: &Args, app: Durability, mistakes: &mut Mistakes) -> Option<Rules> {
+    let ephemeral = args.store.is_ephemeral();
+    let durability = match args.durability.as_deref() {
+        // What ends with the process need not be committed, unless somebody insists.
+        None if ephemeral => Some(Durability::Memory),
+        None => Some(app),
+        Some("relaxed") => Some(Durability::Relaxed),
+        Some("durable") => Some(Durability::Durable),
+        Some("memory") => Some(Durability::Memory),
+        Some(other) => {
+            let choices = "give relaxed, durable or memory";
+            mistakes.add(format!("--durability {other:?}: {choices}"));
+            None
+        }
+    };
+    let interval = mistakes.duration("--commit-interval", &args.commit_interval);
+    let on_unreadable = match args.on_unreadable.as_str() {
+        "quarantine" => Some(OnUnreadable::Quarantine),
+        "reset" => Some(OnUnreadable::Reset),
+        other => {
+            mistakes.add(format!("--on-unreadable {other:?}: give quarantine or reset"));
+            None
+        }
+    };
+    let max_sessions = mistakes.parse::<usize>("--max-sessions", &args.max_sessions);
+    let max_output_bytes = mistakes.parse::<usize>("--max-output-bytes", &args.max_output_bytes);
+    if max_output_bytes.is_some_and(|bytes| !(1..=MAX_MESSAGE as usize).contains(&bytes)) {
+        let given = &args.max_output_bytes;
+        mistakes.add(format!("--max-output-bytes {given}: give a number from 1 to {MAX_MESSAGE}"));
+    }
+    Some(Rules {
+        policy: Policy { durability: durability?, interval: interval? },
+        on_unreadable: on_unreadable?,
+        check_snapshots: args.check_snapshots,
+        ephemeral,
+        max_sessions: max_sessions?,
+        max_output_bytes: max_output_bytes?,
+    })
+}
+
+fn check_lifetimes(args: &Args, mistakes: &mut Mistakes) -> Option<Lifetimes> {
+    let idle = mistakes.duration("--passivate-after", &args.passivate_after);
+    let memory_budget = mistakes.parse("--memory-budget", &args.memory_budget);
+    let session = mistakes.duration("--session-lifetime", &args.session_lifetime);
+    let (idle, memory_budget, session) = (idle?, memory_budget?, session?);
+    // Sessions whose store is memory have nowhere to go.
+    let idle = if args.store.is_ephemeral() { Duration::ZERO } else { idle };
+    let memory_budget = if args.store.is_ephemeral() { 0 } else { memory_budget };
+    Some(Lifetimes { idle, memory_budget, session })
 }
 
 fn check_block_limits(args: &Args, mistakes: &mut Mistakes) -> Option<Limits> {
@@ -200,7 +389,7 @@ mod tests {
 
     fn check_line(line: &str, host: &str) -> Result<Config, Mistakes> {
         match parse::<Args>(line.split(' ').map(OsString::from)) {
-            Parsed::Arguments(args, mistakes) => check(args, host, mistakes),
+            Parsed::Arguments(args, mistakes) => check(args, Durability::Relaxed, host, mistakes),
             Parsed::Exit(_) => panic!("{line} must give arguments"),
         }
     }
@@ -208,6 +397,9 @@ mod tests {
     #[test]
     fn all_mistakes_are_told_at_once() {
         let line = "worker --index -1 --listen here --admin-listen 1 --store redis://x \
+                    --durability some --commit-interval soon --on-unreadable cry \
+                    --passivate-after never --memory-budget much --session-lifetime -1 \
+                    --drain-timeout x --store-timeout 1ms --store-connections 1 \
                     --max-output-bytes 0 --block-warning 1ms --block-limit soon \
                     --log-format yaml --wat";
         let mistakes = check_line(line, "host").unwrap_err();
@@ -216,7 +408,16 @@ mod tests {
             "--index",
             "--listen",
             "--admin-listen",
-            "--store",
+            "--store:",
+            "--store-timeout",
+            "--store-connections",
+            "--durability",
+            "--commit-interval",
+            "--on-unreadable",
+            "--passivate-after",
+            "--memory-budget",
+            "--session-lifetime",
+            "--drain-timeout",
             "--max-output-bytes",
             "--block-warning",
             "--block-limit",

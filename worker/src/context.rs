@@ -11,20 +11,26 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 use single_state_proto::id::{Epoch, InputNumber};
-use tokio::sync::mpsc;
+use tokio::sync::{OwnedSemaphorePermit, mpsc};
 use tokio::time::Instant;
 
 use crate::Result;
 use crate::host::Host;
 use crate::jobs::Jobs;
 use crate::message;
-use crate::resident::{ChannelKey, Resident};
+use crate::output::Leaves;
+use crate::resident::{ChannelKey, Plans, Resident};
 use crate::timers::Timers;
 
 /// Keys that browsers may assign …
 const MAX_KEYS: usize = 1024;
 /// … and bytes of all mirrored values together.
 const MAX_VALUE_BYTES: usize = 4 * 1024 * 1024;
+
+/// Longest large input, in bytes.
+const MAX_KEPT: usize = 64 * 1024 * 1024;
+/// Longest name of one, in bytes.
+const MAX_KEPT_NAME: usize = 200;
 
 /// A session's view of its tabs, its time and its worker; every handler gets one.
 pub struct Context {
@@ -36,6 +42,8 @@ pub struct Context {
     pub(crate) cause: Cause,
     /// The last handler was a timer's: other work comes next.
     pub(crate) timer_had_its_turn: bool,
+    /// The session has killed owners: while it holds this, no other such session is fed (R10).
+    pub(crate) suspect: Option<OwnedSemaphorePermit>,
     pub(crate) ended: bool,
 }
 
@@ -45,8 +53,8 @@ pub(crate) enum Cause {
     /// The session came into memory, or a tab connected.
     Hook,
     Input(ChannelKey, InputNumber),
-    /// The so many-th scheduled message.
-    Timer(u64),
+    /// The so many-th scheduled message, and the epoch in which it was scheduled.
+    Timer(u64, Epoch),
     /// The so many-th posted message.
     Post(u64),
 }
@@ -58,9 +66,15 @@ impl std::fmt::Debug for Context {
 }
 
 impl Context {
-    pub(crate) fn new(resident: Rc<Resident>, host: Rc<Host>) -> Self {
-        let (timers, jobs, cause) = (Timers::default(), Jobs::default(), Cause::Hook);
-        Self { resident, host, timers, jobs, cause, timer_had_its_turn: false, ended: false }
+    pub(crate) fn new(resident: Rc<Resident>, host: Rc<Host>, timers: Timers) -> Self {
+        let (jobs, cause) = (Jobs::default(), Cause::Hook);
+        let (timer_had_its_turn, suspect, ended) = (false, None, false);
+        Self { resident, host, timers, jobs, cause, timer_had_its_turn, suspect, ended }
+    }
+
+    /// What the session will do by itself.
+    pub(crate) fn plans(&self) -> Plans {
+        Plans { next_due: self.timers.next_due(), jobs: self.jobs.are_running() }
     }
 
     // --- what users see -------------------------------------------------------------------------
@@ -72,9 +86,13 @@ impl Context {
     /// # Errors
     /// When `value` has no JSON form, or its message is longer than `--max-output-bytes` (16 MiB).
     pub fn assign(&self, key: &str, value: &(impl Serialize + ?Sized)) -> Result<()> {
-        let (body, value_at) = message::assign(key, &value)?;
+        self.set(key, &value, Leaves::WithItsCause)
+    }
+
+    fn set(&self, key: &str, value: &impl Serialize, leaves: Leaves) -> Result<()> {
+        let (body, value_at) = message::assign(key, value)?;
         self.check_length(&body, || format!("assign {key:?}"))?;
-        self.resident.with_log(|log| log.assign(key, body, value_at));
+        self.resident.with_log(|log| log.assign(key, body, value_at, leaves));
         Ok(())
     }
 
@@ -84,7 +102,7 @@ impl Context {
     /// # Errors
     /// As for [`Context::assign`].
     pub fn progress(&self, key: &str, value: &(impl Serialize + ?Sized)) -> Result<()> {
-        self.assign(key, value)
+        self.set(key, &value, Leaves::Unconfirmed)
     }
 
     /// Sends an event to every tab that is connected: a message with a `tag` of the app's own.
@@ -96,7 +114,7 @@ impl Context {
     pub fn send(&self, message: &(impl Serialize + ?Sized)) -> Result<()> {
         let body = message::event(&message)?;
         self.check_length(&body, || "send".to_owned())?;
-        self.resident.with_log(|log| log.event(false, body));
+        self.resident.with_log(|log| log.event(false, body, Leaves::WithItsCause));
         Ok(())
     }
 
@@ -107,7 +125,7 @@ impl Context {
     pub fn send_binary(&self, bytes: impl Into<Bytes>) -> Result<()> {
         let bytes = bytes.into();
         self.check_length(&bytes, || "send_binary".to_owned())?;
-        self.resident.with_log(|log| log.event(true, bytes));
+        self.resident.with_log(|log| log.event(true, bytes, Leaves::WithItsCause));
         Ok(())
     }
 
@@ -144,12 +162,12 @@ impl Context {
         if bytes + body.len() - old.map_or(0, |old| old.len()) > MAX_VALUE_BYTES {
             bail!("assign {key:?}: a session mirrors at most {MAX_VALUE_BYTES} bytes");
         }
-        self.resident.with_log(|log| log.assign(key, body, value_at));
+        self.resident.with_log(|log| log.assign(key, body, value_at, Leaves::WithItsCause));
         Ok(())
     }
 
     fn check_length(&self, body: &Bytes, what: impl Fn() -> String) -> Result<()> {
-        let (length, limit) = (body.len(), self.host.max_output_bytes);
+        let (length, limit) = (body.len(), self.host.rules.max_output_bytes);
         if length > limit {
             bail!("{}: {length} bytes are too long for one message, allowed are {limit}", what());
         }
@@ -172,7 +190,8 @@ impl Context {
     ) -> Result<()> {
         let message = message::to_itself(&message)?;
         self.resident.touch();
-        self.timers.schedule(key, (Instant::now() + after).into_std(), message);
+        let due = (Instant::now() + after).into_std();
+        self.timers.schedule(key, due, self.resident.epoch, message);
         Ok(())
     }
 
@@ -234,6 +253,45 @@ impl Context {
         Poster { posts: self.resident.poster() }
     }
 
+    // --- large inputs ---------------------------------------------------------------------------
+
+    /// Keeps a large input, an upload for instance, under `name`: it is stored once, together with
+    /// the next save, and not in each. Up to 64 MiB; what was kept under the name is replaced.
+    ///
+    /// # Errors
+    /// When the bytes, or the name (200 bytes, no NUL), are too long.
+    pub fn keep(&self, name: &str, bytes: impl Into<Bytes>) -> Result<()> {
+        let bytes = bytes.into();
+        check_kept_name(name)?;
+        if bytes.len() > MAX_KEPT {
+            bail!("keep {name:?}: {} bytes are too long, allowed are {MAX_KEPT}", bytes.len());
+        }
+        self.resident.keep(name, Some(bytes));
+        Ok(())
+    }
+
+    /// What is kept under `name`; `None` if nothing is.
+    ///
+    /// # Errors
+    /// When the store cannot be asked now.
+    pub async fn kept(&self, name: &str) -> Result<Option<Bytes>> {
+        if let Some(unsaved) = self.resident.unsaved_input(name) {
+            return Ok(unsaved);
+        }
+        if !self.resident.has_row() {
+            return Ok(None);
+        }
+        let kept = self.host.store.kept(&self.resident.id, name).await;
+        kept.map_err(|error| anyhow!("read what is kept as {name:?}: {error}"))
+    }
+
+    /// Forgets what is kept under `name`.
+    pub fn forget(&self, name: &str) {
+        if check_kept_name(name).is_ok() {
+            self.resident.keep(name, None);
+        }
+    }
+
     // --- who and where --------------------------------------------------------------------------
 
     /// The session's id.
@@ -279,7 +337,7 @@ impl Context {
                 Some(channel) => format!("{session}/input/{channel}/{number}"),
                 None => format!("{session}/input/{}/{key:?}/{number}", self.resident.epoch),
             },
-            Cause::Timer(number) => format!("{session}/timer/{}/{number}", self.resident.epoch),
+            Cause::Timer(number, epoch) => format!("{session}/timer/{epoch}/{number}"),
             Cause::Post(number) => format!("{session}/post/{}/{number}", self.resident.epoch),
         }
     }
@@ -289,6 +347,13 @@ impl Context {
     pub fn end(&mut self) {
         self.ended = true;
     }
+}
+
+fn check_kept_name(name: &str) -> Result<()> {
+    if name.is_empty() || name.len() > MAX_KEPT_NAME || name.contains('\0') {
+        bail!("keep: a name has 1 to {MAX_KEPT_NAME} bytes and no NUL");
+    }
+    Ok(())
 }
 
 /// Sends messages to a session from work beside it; see [`Context::spawn`].

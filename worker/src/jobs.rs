@@ -42,6 +42,11 @@ impl Jobs {
         self.0.insert(name.into(), task.abort_handle());
     }
 
+    /// Whether any work runs.
+    pub(crate) fn are_running(&self) -> bool {
+        self.0.values().any(|job| !job.is_finished())
+    }
+
     /// Ends the work that runs under `name`; whether some did.
     pub(crate) fn cancel(&mut self, name: &str) -> bool {
         self.0.remove(name).is_some_and(|job| {

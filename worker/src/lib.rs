@@ -12,32 +12,44 @@
 //!   gateway ══ link.rs ── registry.rs ── resident/  ◀──▶ actor.rs ── your Session
 //!                         starts and     mailbox, log,    one coroutine, calls
 //!                         ends sessions  channels         your code
+//!                             │              │
+//!                         ownership.rs   committer.rs ◀── snapshot.rs
+//!                             └─ claims ─┬─── saves
+//!                                      store (SQLite, PostgreSQL, memory)
 //! ```
 //!
 //! One thread runs all sessions of a worker, so app types need be neither `Send` nor `Sync`.
 
 mod actor;
 mod app;
+mod batch;
+mod chores;
+mod clock;
+mod committer;
 mod config;
 mod context;
+mod drain;
 mod host;
 mod jobs;
 mod link;
 mod message;
 mod metrics;
 mod output;
+mod ownership;
 mod registry;
 mod resident;
 mod running;
 mod session;
-mod store;
+mod snapshot;
 pub mod testing;
 mod timers;
 mod watchdog;
 
 pub use anyhow::{Error, Result, anyhow, bail, ensure};
 pub use bytes::Bytes;
+pub use single_state_proto::frame::Durability;
 
 pub use crate::app::App;
 pub use crate::context::{Context, Poster};
 pub use crate::session::Session;
+pub use crate::snapshot::Saved;

@@ -104,8 +104,9 @@ impl GatewayLink {
                     attachment.detach();
                 }
             }
-            // Sessions cannot be handed over before there is a store that outlives the process.
-            Event::Recall(_) | Event::Topology(_) => {}
+            Event::Topology(topology) => registry.learn(topology),
+            // Gateways ask for sessions back when the number of workers changes, which it cannot yet.
+            Event::Recall(_) => {}
             Event::GoAway(code) => tracing::info!(reason = ?code, "gateway goes away"),
             Event::Opened(..) | Event::Refused(..) | Event::Moved(_) => {
                 unreachable!("the link refuses what only workers send")
@@ -164,6 +165,11 @@ impl Tab for StreamTab {
     fn closed(&self, code: CloseCode) {
         self.gateway.remove(self.stream);
         self.gateway.link.with(|link| link.close(self.stream, code));
+    }
+
+    fn moved(&self) {
+        self.gateway.remove(self.stream);
+        self.gateway.link.with(|link| link.moved(self.stream));
     }
 
     fn reset(&self, code: ResetCode) {

@@ -1,5 +1,7 @@
 //! What a worker counts. Names are part of the contract with dashboards.
 
+use std::sync::atomic::AtomicU64;
+
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
@@ -23,7 +25,19 @@ pub(crate) struct Metrics {
     pub(crate) panics: Counter,
     pub(crate) handle_seconds: Histogram,
     pub(crate) blocks: Blocks,
+    /// Sessions with changes that wait for their commit.
+    pub(crate) dirty: Gauge,
+    pub(crate) commits: Counter,
+    pub(crate) commit_rows: Histogram,
+    pub(crate) commit_seconds: Histogram,
+    pub(crate) encode_seconds: Histogram,
+    pub(crate) save_failures: Counter,
+    pub(crate) fenced: Counter,
+    pub(crate) regressions: Counter,
+    pub(crate) oldest_change_seconds: Gauge<f64, AtomicU64>,
     claims: Family<Reason, Counter>,
+    passivated: Family<Reason, Counter>,
+    quarantined: Family<Reason, Counter>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -49,7 +63,21 @@ impl Metrics {
                 // 100 ms to 100 s.
                 seconds: Histogram::new(exponential_buckets(0.1, 10_f64.cbrt(), 10)),
             },
+            dirty: Gauge::default(),
+            commits: Counter::default(),
+            // 1 to 256.
+            commit_rows: Histogram::new(exponential_buckets(1.0, 2.0, 9)),
+            // 100 µs to 10 s.
+            commit_seconds: Histogram::new(exponential_buckets(1e-4, 10_f64.cbrt(), 16)),
+            // 1 µs to 1 s.
+            encode_seconds: Histogram::new(exponential_buckets(1e-6, 10_f64.cbrt(), 19)),
+            save_failures: Counter::default(),
+            fenced: Counter::default(),
+            regressions: Counter::default(),
+            oldest_change_seconds: Gauge::default(),
             claims: Family::default(),
+            passivated: Family::default(),
+            quarantined: Family::default(),
             registry,
         };
         metrics.register()
@@ -70,12 +98,48 @@ impl Metrics {
         c(registry, "blocked", "Times that something blocked the event loop", &self.blocks.total);
         let help = "Time for which it was blocked each time, in seconds";
         registry.register("blocked_seconds", help, self.blocks.seconds.clone());
-        registry.register("claims", "Sessions claimed, by reason", self.claims.clone());
+        self.register_store();
         self
+    }
+
+    fn register_store(&mut self) {
+        let registry = &mut self.registry;
+        let h = |r: &mut Registry, name, help, h: &Histogram| r.register(name, help, h.clone());
+        let c = |r: &mut Registry, name, help, c: &Counter| r.register(name, help, c.clone());
+        let help = "Sessions with changes that wait for their commit";
+        registry.register("sessions_dirty", help, self.dirty.clone());
+        let help = "For how long the oldest change that is not committed has been waiting";
+        registry.register("oldest_change_seconds", help, self.oldest_change_seconds.clone());
+        c(registry, "commits", "Transactions that saved sessions", &self.commits);
+        h(registry, "commit_rows", "Sessions saved by one transaction", &self.commit_rows);
+        h(registry, "commit_seconds", "Time that a save took, in seconds", &self.commit_seconds);
+        let help = "Time that it took to make a snapshot, in seconds";
+        h(registry, "encode_seconds", help, &self.encode_seconds);
+        c(registry, "save_failures", "Saves whose outcome was not known", &self.save_failures);
+        let help = "Sessions lost to a later owner, noticed when they were saved or confirmed";
+        c(registry, "saves_fenced", help, &self.fenced);
+        let help = "Sessions whose commits the store has lost";
+        c(registry, "durability_regression", help, &self.regressions);
+        let families = [
+            ("claims", "Sessions claimed, by reason", &self.claims),
+            ("passivated", "Sessions that left memory, by reason", &self.passivated),
+            ("quarantined", "Sessions refused to browsers, by reason", &self.quarantined),
+        ];
+        for (name, help, family) in families {
+            registry.register(name, help, family.clone());
+        }
     }
 
     pub(crate) fn claimed(&self, reason: &'static str) {
         self.claims.get_or_create(&Reason { reason }).inc();
+    }
+
+    pub(crate) fn passivated(&self, reason: &'static str) {
+        self.passivated.get_or_create(&Reason { reason }).inc();
+    }
+
+    pub(crate) fn quarantined(&self, reason: &'static str) {
+        self.quarantined.get_or_create(&Reason { reason }).inc();
     }
 
     pub(crate) fn render(&self) -> String {

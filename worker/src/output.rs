@@ -9,6 +9,10 @@
 //!
 //! A tab is a cursor. A slow one costs nothing: when it is ready it gets the newest value of each
 //! key. Events have no newer value, so they are kept until every tab that must have them took them.
+//!
+//! With an output gate (durability `durable`) what is said is *held* at first: it has no revision
+//! until the snapshot that contains it is taken. So a revision never means one thing to a tab and
+//! another to the next owner, and what is unconfirmed on purpose can pass by what is held.
 
 use std::collections::VecDeque;
 
@@ -21,13 +25,25 @@ pub(crate) const MAX_EVENTS: usize = 1000;
 /// … and so many bytes. What one handler call sends is never cut.
 pub(crate) const MAX_EVENT_BYTES: usize = 256 * 1024;
 
+/// Entries that are held come after all that have a revision: they count from here.
+const HELD: Revision = Revision(1 << 62);
+
 /// What is sent for one revision.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct Entry {
     pub(crate) body: Bytes,
     pub(crate) binary: bool,
     /// Key and where its value begins in `body`; absent for an event.
-    key: Option<(Box<str>, usize)>,
+    pub(crate) key: Option<(Box<str>, usize)>,
+}
+
+/// When an output may leave.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Leaves {
+    /// When the log is not gated: at once; else with the commit that contains its cause.
+    WithItsCause,
+    /// Before that.
+    Unconfirmed,
 }
 
 /// Where a tab is in the log.
@@ -54,23 +70,113 @@ pub(crate) struct OutputLog {
     first_event: Option<Revision>,
     /// The newest event that was dropped: who has not seen it cannot be told.
     dropped: Revision,
+    /// What is said is held at first.
+    gated: bool,
 }
 
 impl OutputLog {
+    /// An empty log; `gated`: what is said is held until a snapshot contains it.
+    pub(crate) fn new(gated: bool) -> Self {
+        Self { gated, ..Self::default() }
+    }
+
+    /// The log that a snapshot contains.
+    pub(crate) fn restore(
+        gated: bool,
+        revision: Revision,
+        dropped: Revision,
+        entries: impl Iterator<Item = (Revision, Entry)>,
+    ) -> Self {
+        let mut log = Self { gated, revision, dropped, ..Self::default() };
+        for (revision, entry) in entries {
+            if let Some((key, _)) = &entry.key {
+                log.keys.insert(key.clone(), revision);
+            }
+            log.count(revision, &entry);
+            log.entries.push_back((revision, entry));
+        }
+        log
+    }
+
+    /// Forgets what it contains but not where it is: a snapshot has it, and it is restored from
+    /// there before anybody needs it.
+    pub(crate) fn clear(&mut self) {
+        *self = Self::restore(self.gated, self.revision, self.dropped, std::iter::empty());
+    }
+
     /// The newest revision.
     pub(crate) fn revision(&self) -> Revision {
         self.revision
     }
 
+    /// The newest event that was dropped.
+    pub(crate) fn dropped(&self) -> Revision {
+        self.dropped
+    }
+
+    /// All entries in order, with the revisions that those held get by [`OutputLog::number_held`].
+    pub(crate) fn entries(&self) -> impl ExactSizeIterator<Item = (Revision, &Entry)> {
+        let numbered = self.entries.len() - self.held_entries();
+        self.entries.iter().enumerate().map(move |(at, (revision, entry))| {
+            let held = at.checked_sub(numbered).map(|at| self.revision.0 + at as u64 + 1);
+            (held.map_or(*revision, Revision), entry)
+        })
+    }
+
+    /// Gives revisions to what is held: a snapshot is about to contain it.
+    pub(crate) fn number_held(&mut self) {
+        let first = self.entries.len() - self.held_entries();
+        for (revision, entry) in self.entries.range_mut(first..) {
+            self.revision = self.revision.next();
+            *revision = self.revision;
+            if let Some((key, _)) = &entry.key
+                && let Some(newest) = self.keys.get_mut(key)
+            {
+                *newest = self.revision;
+            }
+        }
+        self.first_event = self.find_first_event();
+    }
+
+    /// The position of the next entry.
+    fn next_revision(&mut self, leaves: Leaves) -> Revision {
+        if self.gated && leaves == Leaves::WithItsCause {
+            let last = self.entries.back().map_or(HELD, |(last, _)| *last);
+            return last.max(HELD).next();
+        }
+        self.revision = self.revision.next();
+        self.revision
+    }
+
+    fn held_entries(&self) -> usize {
+        if !self.gated {
+            return 0;
+        }
+        self.entries.len() - self.entries.partition_point(|(revision, _)| *revision < HELD)
+    }
+
+    fn count(&mut self, revision: Revision, entry: &Entry) {
+        if entry.key.is_some() {
+            self.value_bytes += entry.body.len();
+        } else {
+            self.events += 1;
+            self.event_bytes += entry.body.len();
+            self.first_event = Some(self.first_event.map_or(revision, |first| first.min(revision)));
+        }
+    }
+
+    fn find_first_event(&self) -> Option<Revision> {
+        self.entries.iter().find(|(_, entry)| entry.key.is_none()).map(|(revision, _)| *revision)
+    }
+
     /// Sets `key`: `body` is the whole message, the value begins at `value_at` and ends before the
     /// closing brace.
-    pub(crate) fn assign(&mut self, key: &str, body: Bytes, value_at: usize) {
-        self.revision = self.revision.next();
-        self.value_bytes += body.len();
+    pub(crate) fn assign(&mut self, key: &str, body: Bytes, value_at: usize, leaves: Leaves) {
+        let revision = self.next_revision(leaves);
         let previous = match self.keys.get_mut(key) {
-            Some(revision) => Some(std::mem::replace(revision, self.revision)),
+            Some(newest) => Some(std::mem::replace(newest, revision)),
             None => {
-                self.keys.insert(key.into(), self.revision);
+                self.keys.insert(key.into(), revision);
                 None
             }
         };
@@ -82,16 +188,13 @@ impl OutputLog {
             }
             _ => key.into(),
         };
-        self.push(Entry { body, binary: false, key: Some((key, value_at)) });
+        self.push(revision, Entry { body, binary: false, key: Some((key, value_at)) });
     }
 
     /// Adds an event.
-    pub(crate) fn event(&mut self, binary: bool, body: Bytes) {
-        self.revision = self.revision.next();
-        self.events += 1;
-        self.event_bytes += body.len();
-        self.first_event = self.first_event.or(Some(self.revision));
-        self.push(Entry { body, binary, key: None });
+    pub(crate) fn event(&mut self, binary: bool, body: Bytes, leaves: Leaves) {
+        let revision = self.next_revision(leaves);
+        self.push(revision, Entry { body, binary, key: None });
     }
 
     /// The current value of `key`, as JSON.
@@ -106,11 +209,12 @@ impl OutputLog {
         (self.keys.len(), self.value_bytes)
     }
 
-    /// The next entry for a tab at `cursor`.
-    pub(crate) fn next(&self, cursor: Cursor) -> Option<(Revision, &Entry)> {
+    /// The next entry for a tab at `cursor`, of those that may leave: up to `gate`.
+    pub(crate) fn next(&self, cursor: Cursor, gate: Revision) -> Option<(Revision, &Entry)> {
         let from = self.position(cursor.sent.next()).unwrap_or_else(|from| from);
         let mut rest = self.entries.range(from..);
         rest.find(|(revision, entry)| entry.key.is_some() || *revision > cursor.events_after)
+            .filter(|(revision, _)| *revision <= gate)
             .map(|(revision, entry)| (*revision, entry))
     }
 
@@ -124,12 +228,15 @@ impl OutputLog {
         }
     }
 
-    fn push(&mut self, entry: Entry) {
+    fn push(&mut self, revision: Revision, entry: Entry) {
         if self.entries.capacity() == 0 {
             // Many sessions never have more than one.
             self.entries.reserve_exact(1);
         }
-        self.entries.push_back((self.revision, entry));
+        self.count(revision, &entry);
+        // Held entries stay behind all that have a revision.
+        let behind = if revision < HELD { self.held_entries() } else { 0 };
+        self.entries.insert(self.entries.len() - behind, (revision, entry));
     }
 
     fn remove(&mut self, revision: Revision) -> Option<Entry> {
@@ -158,7 +265,7 @@ impl OutputLog {
             }
             !is_done
         });
-        self.first_event = self.entries.iter().find(|(_, e)| e.key.is_none()).map(|(r, _)| *r);
+        self.first_event = self.find_first_event();
         if self.entries.capacity() > 4 * self.entries.len() + 8 {
             self.entries.shrink_to_fit();
         }
@@ -188,16 +295,17 @@ mod tests {
     use super::*;
 
     fn assign(log: &mut OutputLog, key: &str, value: &str) {
-        log.assign(key, Bytes::from(format!("{key}={value}}}")), key.len() + 1);
+        let body = Bytes::from(format!("{key}={value}}}"));
+        log.assign(key, body, key.len() + 1, Leaves::WithItsCause);
     }
 
     fn event(log: &mut OutputLog, name: &str) {
-        log.event(false, Bytes::from(name.to_owned()));
+        log.event(false, Bytes::from(name.to_owned()), Leaves::WithItsCause);
     }
 
     fn read(log: &OutputLog, cursor: &mut Cursor) -> Vec<String> {
         let mut bodies = Vec::new();
-        while let Some((revision, entry)) = log.next(*cursor) {
+        while let Some((revision, entry)) = log.next(*cursor, log.revision()) {
             cursor.sent = revision;
             bodies.push(String::from_utf8(entry.body.to_vec()).unwrap());
         }
@@ -269,9 +377,59 @@ mod tests {
     #[test]
     fn a_single_large_event_is_kept() {
         let mut log = OutputLog::default();
-        log.event(true, Bytes::from(vec![0; MAX_EVENT_BYTES + 1]));
+        let body = Bytes::from(vec![0; MAX_EVENT_BYTES + 1]);
+        log.event(true, body, Leaves::WithItsCause);
         assert_eq!(log.overflow(log.revision()), None);
         event(&mut log, "x");
         assert_eq!(log.overflow(log.revision()), Some(Revision(1)));
+    }
+
+    #[test]
+    fn what_is_held_gets_its_revision_with_the_snapshot_that_contains_it() {
+        let mut log = OutputLog::new(true);
+        let mut cursor = Cursor::default();
+        assign(&mut log, "a", "1");
+        event(&mut log, "said");
+        assign(&mut log, "a", "2");
+        assert_eq!((log.revision(), read(&log, &mut cursor)), (Revision(0), vec![]));
+        assert_eq!(log.value("a").unwrap(), "2", "the session itself reads what is held");
+        log.number_held();
+        assert_eq!(log.revision(), Revision(2));
+        assert_eq!(read(&log, &mut cursor), ["said", "a=2}"]);
+    }
+
+    #[test]
+    fn what_is_unconfirmed_passes_by_what_is_held() {
+        let mut log = OutputLog::new(true);
+        let mut cursor = Cursor::default();
+        assign(&mut log, "state", "running");
+        log.assign("done", Bytes::from_static(b"done=1}"), 5, Leaves::Unconfirmed);
+        assert_eq!(read(&log, &mut cursor), ["done=1}"]);
+        assign(&mut log, "done", "2");
+        log.assign("done", Bytes::from_static(b"done=3}"), 5, Leaves::Unconfirmed);
+        assert_eq!(read(&log, &mut cursor), ["done=3}"], "and replaces an older value of its key");
+        log.number_held();
+        assert_eq!(read(&log, &mut cursor), ["state=running}"]);
+        log.trim(log.revision());
+        assert_eq!(log.entries().count(), 2);
+    }
+
+    #[test]
+    fn a_restored_log_goes_on_where_it_was() {
+        let mut log = OutputLog::default();
+        assign(&mut log, "a", "1");
+        event(&mut log, "one");
+        log.trim(Revision(2));
+        event(&mut log, "two");
+        let entries: Vec<_> = log.entries().map(|(r, entry)| (r, entry.clone())).collect();
+        let (revision, dropped) = (log.revision(), log.dropped());
+        let mut restored = OutputLog::restore(false, revision, dropped, entries.into_iter());
+        assert_eq!(read(&restored, &mut Cursor::default()), ["a=1}", "two"]);
+        assert!(restored.can_resume(Revision(2)) && !restored.can_resume(Revision(1)));
+        assign(&mut restored, "a", "2");
+        assert_eq!(restored.values(), (1, 4));
+        assert_eq!(read(&restored, &mut Cursor::default()), ["two", "a=2}"]);
+        restored.clear();
+        assert_eq!((restored.revision(), restored.entries().count()), (Revision(4), 0));
     }
 }

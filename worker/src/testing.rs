@@ -3,27 +3,29 @@
 use std::any::Any;
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
-use std::rc::Rc;
+use std::rc::{Rc, Weak};
 use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::{Map, Value};
-use single_state_proto::channel::Input;
-use single_state_proto::frame::{CloseCode, Open, Opened, Refused, ResetCode};
+use single_state_proto::channel::ClientHalf;
+use single_state_proto::frame::{CloseCode, Durability, Open, Opened, Refused, ResetCode};
 use single_state_proto::id::{
-    Attach, ConnectionId, Epoch, Generation, InputNumber, Revision, WorkerIndex,
+    Attach, ConnectionId, Epoch, Generation, Incarnation, InputNumber, Revision, WorkerIndex,
 };
 use single_state_proto::limits::{MAX_MESSAGE, WINDOW};
+use single_state_proto::placement::PlacementKey;
+use single_state_store::{MemoryStore, Owner, SharedStore};
 use tokio::runtime::Runtime;
 use tokio::sync::Notify;
-use tokio::task::LocalSet;
+use tokio::task::{AbortHandle, LocalSet};
 
 use crate::Bytes;
-use crate::host::Host;
+use crate::clock::Clock;
+use crate::host::{Host, OnUnreadable, Rules};
 use crate::registry::Registry;
-use crate::resident::{Attachment, Tab};
+use crate::resident::{Attachment, Policy, Tab};
 use crate::session::Session;
-use crate::store::memory::MemoryStore;
 
 /// Virtual time that a handler may take before a test gives up on it.
 const PATIENCE: Duration = Duration::from_secs(24 * 60 * 60);
@@ -63,15 +65,28 @@ pub struct TestSession<S> {
 struct World {
     runtime: Runtime,
     tasks: LocalSet,
-    registry: Rc<Registry>,
+    worker: RefCell<Worker>,
+    store: SharedStore,
+    shared: Arc<dyn Any + Send + Sync>,
+    durability: Durability,
+    clock: Clock,
+    /// The app, by its version.
+    start: Cell<(u32, Start)>,
     tabs: Cell<u64>,
+}
+
+type Start = fn(Rc<Host>) -> Rc<Registry>;
+
+/// What ends with a crash.
+struct Worker {
+    registry: Rc<Registry>,
+    commits: AbortHandle,
 }
 
 /// One tab of a [`TestSession`].
 pub struct TestTab {
     world: Rc<World>,
     wire: Rc<Wire>,
-    sent: Cell<u64>,
 }
 
 impl<S> std::fmt::Debug for TestSession<S> {
@@ -100,18 +115,46 @@ impl<S: Session> TestSession<S> {
 
     /// A new session with one tab; `shared` is what [`App::new`](crate::App::new) would get.
     pub fn with_shared<T: Send + Sync + 'static>(shared: T) -> Self {
-        let shared: Arc<dyn Any + Send + Sync> = Arc::new(shared);
+        Self::make(Arc::new(shared), Durability::Relaxed)
+    }
+
+    /// A new session with one tab, in another mode than `Relaxed`.
+    pub fn with_durability(durability: Durability) -> Self {
+        Self::make(Arc::new(()), durability)
+    }
+
+    fn make(shared: Arc<dyn Any + Send + Sync>, durability: Durability) -> Self {
         let mut builder = tokio::runtime::Builder::new_current_thread();
         let runtime = builder.enable_all().start_paused(true).build();
         let runtime = runtime.expect("a test needs a runtime");
-        let store = Rc::new(MemoryStore::default());
-        let host = Host::new(WorkerIndex(0), store, shared, MAX_MESSAGE as usize);
-        let host = Host { cores: None, ..host };
-        let registry = Registry::new::<S>(Rc::new(host));
-        let (tasks, tabs) = (LocalSet::new(), Cell::new(0));
-        let world = Rc::new(World { runtime, tasks, registry, tabs });
+        let tasks = LocalSet::new();
+        let clock = tasks.block_on(&runtime, async { Clock::virtual_time() });
+        let store: SharedStore = Rc::new(MemoryStore::new());
+        let start: (u32, Start) = (S::VERSION, Worker::registry::<S>);
+        let worker = tasks.block_on(&runtime, async {
+            store.prepare().await.expect("memory is there");
+            Worker::start(&store, &shared, durability, clock, start)
+        });
+        let (worker, start, tabs) = (RefCell::new(worker), Cell::new(start), Cell::new(0));
+        let world = World { runtime, tasks, worker, store, shared, durability, clock, start, tabs };
+        let world = Rc::new(world);
         let first = TestTab::connect(&world);
         Self { world, first, app: std::marker::PhantomData }
+    }
+
+    /// Ends the worker as a crash would, and starts one of another version of the app: what the old
+    /// one has committed is read by [`Session::migrate`].
+    pub fn upgrade<T: Session>(self) -> TestSession<T> {
+        let Self { world, first, .. } = self;
+        world.start.set((T::VERSION, Worker::registry::<T>));
+        world.crash();
+        TestSession { world, first, app: std::marker::PhantomData }
+    }
+
+    /// Ends the worker as a crash would, and starts another one: the session goes back to its last
+    /// commit, its tabs attach again, and what they have sent since then is handled again.
+    pub fn crash(&self) {
+        self.world.crash();
     }
 
     /// Connects one more tab.
@@ -160,30 +203,77 @@ impl World {
     fn block_on<F: Future>(&self, future: F) -> F::Output {
         self.tasks.block_on(&self.runtime, future)
     }
+
+    fn registry(&self) -> Rc<Registry> {
+        self.worker.borrow().registry.clone()
+    }
+
+    fn crash(self: &Rc<Self>) {
+        self.block_on(async {
+            let old = self.worker.replace(Worker::start(
+                &self.store,
+                &self.shared,
+                self.durability,
+                self.clock,
+                self.start.get(),
+            ));
+            old.commits.abort();
+            // Its sessions die where they are; their tabs come to the new worker.
+            old.registry.residents().iter().for_each(|resident| resident.fence());
+            tokio::task::yield_now().await;
+        });
+    }
+}
+
+impl Worker {
+    fn registry<S: Session>(host: Rc<Host>) -> Rc<Registry> {
+        Registry::new::<S>(host, PlacementKey::default())
+    }
+
+    fn start(
+        store: &SharedStore,
+        shared: &Arc<dyn Any + Send + Sync>,
+        durability: Durability,
+        clock: Clock,
+        (app_version, start): (u32, Start),
+    ) -> Self {
+        let owner = Owner {
+            index: WorkerIndex(0),
+            incarnation: Incarnation(1),
+            generation: Generation(1),
+            app_version,
+        };
+        let rules = Rules {
+            policy: Policy { durability, interval: Duration::from_secs(1) },
+            on_unreadable: OnUnreadable::Quarantine,
+            check_snapshots: true,
+            ephemeral: true,
+            max_sessions: 0,
+            max_output_bytes: MAX_MESSAGE as usize,
+        };
+        let mut host = Host::new(owner, store.clone(), shared.clone(), rules, clock);
+        // Virtual time must not overtake a computation.
+        host.cores = None;
+        let host = Rc::new(host);
+        let commits = tokio::task::spawn_local(host.committer.clone().run()).abort_handle();
+        Self { registry: start(host), commits }
+    }
 }
 
 impl TestTab {
     fn connect(world: &Rc<World>) -> Self {
         let number = world.tabs.get() + 1;
         world.tabs.set(number);
-        let open = Open {
-            session: "test".parse().expect("an id"),
-            channel: format!("test-tab-{number}").parse().expect("an id"),
-            attach: Attach(1),
-            connection: ConnectionId(number),
-            generation: Generation(1),
-            skipped: Vec::new(),
-            seen: None,
-            min_epoch: Epoch(0),
-            fresh: number == 1,
-            recovered: false,
-            window: WINDOW,
-            identity: None,
-        };
-        let wire = Rc::new(Wire::default());
-        let tab = Self { world: world.clone(), wire: wire.clone(), sent: Cell::new(0) };
+        let wire = Rc::new_cyclic(|this| Wire {
+            this: this.clone(),
+            world: Rc::downgrade(world),
+            number,
+            state: RefCell::default(),
+            changed: Notify::new(),
+        });
+        let tab = Self { world: world.clone(), wire: wire.clone() };
         world.block_on(async {
-            world.registry.open(Box::new(open), wire.clone());
+            wire.open();
             tab.wait_for("attach a tab", |state| state.attachment.is_some()).await;
         });
         tab
@@ -205,13 +295,11 @@ impl TestTab {
     }
 
     fn input(&self, binary: bool, body: Bytes) {
-        let number = InputNumber(self.sent.get()).next();
-        self.sent.set(number.0);
-        let attachment = self.wire.state.borrow().attachment.clone();
-        let attachment = attachment.expect("this tab's connection is closed");
+        assert!(self.is_open(), "this tab's connection is closed");
+        let number = self.wire.state.borrow_mut().client.push(binary, body);
         self.world.block_on(async {
-            attachment.receive(Input { number, binary, body });
-            let handled = |state: &WireState| state.acked >= number || state.closed;
+            self.wire.forward();
+            let handled = |state: &WireState| state.applied >= number || state.closed;
             self.wait_for("handle a message", handled).await;
         });
     }
@@ -254,23 +342,75 @@ impl TestTab {
     }
 }
 
-/// A tab's end of its connection.
-#[derive(Default)]
+/// A tab's end of its connection, which outlives workers.
 struct Wire {
+    this: Weak<Self>,
+    world: Weak<World>,
+    number: u64,
     state: RefCell<WireState>,
     changed: Notify,
 }
 
 #[derive(Default)]
 struct WireState {
+    client: ClientHalf,
     attachment: Option<Attachment>,
-    acked: InputNumber,
+    /// It was attached before.
+    recovered: bool,
+    seen: Option<(Epoch, Revision)>,
+    applied: InputNumber,
     outputs: VecDeque<Value>,
     mirror: Map<String, Value>,
     closed: bool,
 }
 
 impl Wire {
+    /// Asks the worker of now for the session.
+    fn open(self: &Rc<Self>) {
+        let Some(world) = self.world.upgrade() else { return };
+        let state = self.state.borrow();
+        let open = Open {
+            session: "test".parse().expect("an id"),
+            channel: format!("test-tab-{}", self.number).parse().expect("an id"),
+            attach: Attach(1),
+            connection: ConnectionId(self.number),
+            generation: Generation(1),
+            skipped: Vec::new(),
+            seen: state.seen,
+            min_epoch: state.seen.map_or(Epoch(0), |(epoch, _)| epoch),
+            fresh: self.number == 1 && !state.recovered,
+            recovered: state.recovered,
+            window: WINDOW,
+            identity: None,
+        };
+        drop(state);
+        world.registry().open(Box::new(open), self.clone());
+    }
+
+    /// Attaches again, after a while.
+    fn open_later(&self, after: Duration) {
+        self.change(|state| state.attachment = None);
+        let this = self.this.clone();
+        tokio::task::spawn_local(async move {
+            tokio::time::sleep(after).await;
+            if let Some(this) = this.upgrade().filter(|wire| !wire.state.borrow().closed) {
+                this.open();
+            }
+        });
+    }
+
+    /// Hands the session what it has not got on this connection.
+    fn forward(&self) {
+        loop {
+            let mut state = self.state.borrow_mut();
+            let Some(attachment) = state.attachment.clone() else { return };
+            let Some(input) = state.client.next_to_send().cloned() else { return };
+            state.client.sent();
+            drop(state);
+            attachment.receive(input);
+        }
+    }
+
     fn change(&self, change: impl FnOnce(&mut WireState)) {
         change(&mut self.state.borrow_mut());
         self.changed.notify_one();
@@ -278,8 +418,27 @@ impl Wire {
 }
 
 impl Tab for Wire {
-    fn opened(&self, _: Opened, attachment: Attachment) {
-        self.change(|state| state.attachment = Some(attachment));
+    fn opened(&self, opened: Opened, attachment: Attachment) {
+        self.change(|state| {
+            let known = state.client.attached(opened.applied);
+            known.expect("the session has applied what was never sent");
+            let seen = match state.seen {
+                Some((_, revision)) if opened.resumed => revision,
+                _ => {
+                    state.mirror.clear();
+                    Revision(0)
+                }
+            };
+            state.seen = Some((opened.epoch, seen));
+            state.attachment = Some(attachment);
+            state.recovered = true;
+        });
+        let this = self.this.clone();
+        tokio::task::spawn_local(async move {
+            if let Some(this) = this.upgrade() {
+                this.forward();
+            }
+        });
     }
 
     fn is_wanted(&self) -> bool {
@@ -287,10 +446,15 @@ impl Tab for Wire {
     }
 
     fn refused(&self, refused: Refused) {
-        panic!("the session refuses a tab: {refused:?}");
+        match refused {
+            Refused::Retry { after_ms, .. } => {
+                self.open_later(Duration::from_millis(after_ms.into()));
+            }
+            refused => panic!("the session refuses a tab: {refused:?}"),
+        }
     }
 
-    fn send(&self, _: Revision, binary: bool, body: &Bytes) -> bool {
+    fn send(&self, revision: Revision, binary: bool, body: &Bytes) -> bool {
         let output = if binary {
             Value::from(body.to_vec())
         } else {
@@ -303,12 +467,19 @@ impl Tab for Wire {
                 state.mirror.insert(key.to_owned(), output["value"].clone());
             }
             state.outputs.push_back(output);
+            state.seen = state.seen.map(|(epoch, _)| (epoch, revision));
         });
         true
     }
 
+    fn applied(&self, number: InputNumber) {
+        self.change(|state| state.applied = state.applied.max(number));
+    }
+
     fn acked(&self, number: InputNumber) {
-        self.change(|state| state.acked = number);
+        self.change(|state| {
+            state.client.acked(number).expect("an acknowledgement of what was never sent");
+        });
     }
 
     fn consumed(&self, _: usize) {}
@@ -317,7 +488,11 @@ impl Tab for Wire {
         self.change(|state| state.closed = true);
     }
 
-    fn reset(&self, code: ResetCode) {
-        panic!("the session resets a tab: {code:?}");
+    fn moved(&self) {
+        self.open_later(Duration::ZERO);
+    }
+
+    fn reset(&self, _: ResetCode) {
+        self.open_later(Duration::ZERO);
     }
 }

@@ -261,6 +261,9 @@ fn an_error_is_told_with_its_causes_and_a_panic_with_its_text() {
     let error = error_of(&session);
     assert_eq!(error["error"], "read the weights");
     assert_eq!(error["details"], "while handling \"fail\"; because the disk");
+    // Once it is committed, a panic does not bring it again.
+    session.advance(2 * SECOND);
+    session.outputs();
     send(&session, "panic");
     assert_eq!(error_of(&session)["error"], "the app panicked: on purpose");
     send(&session, "tabs");

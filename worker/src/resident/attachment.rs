@@ -55,6 +55,7 @@ impl Attachment {
                 channel.tab = None;
                 channel.away_since = Instant::now();
             }
+            state.active = Instant::now();
             state.stop_if_unused();
         });
     }
@@ -65,6 +66,9 @@ impl Attachment {
             let Some(at) = state.channels.iter().position(|c| c.key == key) else { return };
             let channel = state.channels.remove(at);
             state.mailbox.extend(channel.waiting.into_iter().map(|input| (key, input)));
+            // The snapshot knows the channel, and would keep its place.
+            state.saving.hint();
+            state.active = Instant::now();
             state.trim();
             state.stop_if_unused();
         });

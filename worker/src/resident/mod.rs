@@ -3,9 +3,11 @@
 //!
 //! Inputs go from a channel into the mailbox; what the mailbox cannot take waits at its channel,
 //! bounded by the credit of its stream. Outputs go into the log and from there to each channel as
-//! far as its stream takes them.
+//! far as its stream takes them, and no further than the output gate.
 
 mod attachment;
+mod durable;
+mod saving;
 mod state;
 #[cfg(test)]
 mod tests;
@@ -16,12 +18,16 @@ use std::task::{Context, Poll};
 
 use bytes::Bytes;
 use single_state_proto::channel::Input;
-use single_state_proto::frame::{CloseCode, Durability, Open, Opened, Refused, ResetCode};
+use single_state_proto::frame::{CloseCode, Open, Opened, Refused, ResetCode};
 use single_state_proto::id::{ChannelId, Epoch, InputNumber, Revision, SessionId};
 use single_state_proto::limits::WINDOW;
-use tokio::sync::mpsc;
+use single_state_store::Version;
+use tokio::sync::{Notify, mpsc};
+use tokio::time::Instant;
 
 pub(crate) use self::attachment::Attachment;
+pub(crate) use self::durable::{Plans, Poison, PoisonKind, Snapshot};
+pub(crate) use self::saving::Policy;
 use self::state::{Denied, State};
 use crate::output::{Cursor, OutputLog};
 
@@ -38,12 +44,16 @@ pub(crate) trait Tab {
     fn refused(&self, refused: Refused);
     /// Takes an output, or returns `false` and calls [`Attachment::writable`] when it can again.
     fn send(&self, revision: Revision, binary: bool, body: &Bytes) -> bool;
+    /// This input was handled, which does not mean that it is committed.
+    fn applied(&self, _: InputNumber) {}
     /// Inputs up to this one are applied for good.
     fn acked(&self, number: InputNumber);
     /// An input of so many bytes has left the stream's buffer.
     fn consumed(&self, length: usize);
     /// The session ends the stream.
     fn closed(&self, code: CloseCode);
+    /// The session leaves this memory; its client is to come again.
+    fn moved(&self);
     /// The session cannot serve the channel from where it is; its client needs a new full picture.
     fn reset(&self, code: ResetCode);
 }
@@ -57,6 +67,10 @@ pub(crate) enum Work {
     Input(ChannelKey, Input),
     /// A message that spawned work has posted, with its number.
     Post(u64, Bytes),
+    /// The session is to be saved.
+    Snapshot,
+    /// The app's state leaves memory until there is work.
+    Sleep,
     /// The session leaves memory.
     Stop,
 }
@@ -70,11 +84,20 @@ pub(crate) struct Resident {
     pub(crate) id: SessionId,
     pub(crate) epoch: Epoch,
     state: RefCell<State>,
+    /// A later owner has the session: its coroutine dies wherever it is.
+    fenced: Notify,
 }
 
 impl Resident {
-    pub(crate) fn new(id: SessionId, epoch: Epoch) -> Rc<Self> {
-        Rc::new(Self { id, epoch, state: RefCell::new(State::new()) })
+    /// A session that begins with nothing. `version`: of its row, if there is one.
+    pub(crate) fn new(
+        id: SessionId,
+        epoch: Epoch,
+        policy: Policy,
+        version: Option<Version>,
+    ) -> Rc<Self> {
+        let state = State::new(policy, version.unwrap_or_default(), version.is_some());
+        Rc::new(Self { id, epoch, state: RefCell::new(state), fenced: Notify::new() })
     }
 
     // --- channels -------------------------------------------------------------------------------
@@ -88,14 +111,22 @@ impl Resident {
             Err(Denied::Closed(code)) => return tab.closed(code),
         };
         state.last_serial += 1;
+        state.active = Instant::now();
         let serial = state.last_serial;
+        let resumed = open.seen.filter(|seen| state.resumes(self.epoch, *seen));
+        // What its client has seen of an earlier owner's log need not be told again, even when
+        // something else has to.
+        let shared = open.seen.and_then(|(epoch, seen)| {
+            state.shared_with(self.epoch, epoch).map(|shared| shared.min(seen))
+        });
+        let durability = state.saving.durability();
         let State { log, channels, .. } = &mut *state;
         let Some(channel) = channels.iter_mut().find(|channel| channel.key == key) else { return };
-        let seen = open.seen.filter(|(epoch, seen)| *epoch == self.epoch && log.can_resume(*seen));
-        if let Some((_, seen)) = seen {
+        if let Some((_, seen)) = resumed {
             channel.cursor = Cursor { sent: seen, events_after: seen };
             channel.taken = seen;
         } else {
+            channel.taken = channel.taken.max(shared.unwrap_or_default());
             channel.cursor = Cursor { sent: Revision(0), events_after: channel.taken };
         }
         if let Some((_, older)) = channel.tab.replace((serial, tab.clone())) {
@@ -103,11 +134,11 @@ impl Resident {
         }
         let opened = Opened {
             epoch: self.epoch,
-            applied: channel.applied,
+            applied: channel.durable,
             revision: log.revision(),
-            resumed: seen.is_some(),
+            resumed: resumed.is_some(),
             window: WINDOW,
-            durability: Durability::Memory,
+            durability,
         };
         tab.opened(opened, Attachment { resident: self.clone(), channel: key, serial });
         state.attached += 1;
@@ -142,14 +173,18 @@ impl Resident {
     /// A handler begins: what it sends belongs together.
     pub(crate) fn begin_call(&self) {
         let mut state = self.state.borrow_mut();
+        state.in_call = true;
         state.call = state.log.revision();
     }
 
-    /// A handler has returned: channels that cannot keep up with events start over.
+    /// A handler has returned: channels that cannot keep up with events start over. What nobody
+    /// could have been sent yet is not held against them.
     pub(crate) fn end_call(&self) {
         let mut state = self.state.borrow_mut();
+        state.in_call = false;
         state.trim();
-        if let Some(lost) = state.log.overflow(state.call) {
+        let call = state.call.min(state.gate());
+        if let Some(lost) = state.log.overflow(call) {
             state.reset_laggards(lost);
             state.log.trim(lost);
         }
@@ -161,18 +196,21 @@ impl Resident {
     }
 
     /// An input's number is consumed, whether its handler succeeded or not.
-    pub(crate) fn applied(&self, key: ChannelKey, number: InputNumber) {
-        if let Some(channel) = self.state.borrow_mut().channel(key) {
-            channel.applied = Some(number);
-            channel.ack_due = true;
-        }
+    pub(crate) fn applied(&self, key: ChannelKey, number: InputNumber, bytes: usize) {
+        self.state.borrow_mut().applied(key, number, bytes);
+    }
+
+    /// Whether the session's own messages may be handled now.
+    pub(crate) fn takes_timers(&self) -> bool {
+        self.state.borrow().takes_timers()
     }
 
     /// Sends to all channels what the log has for them.
     pub(crate) fn pump_all(&self) {
         let mut state = self.state.borrow_mut();
+        let gate = state.gate();
         let State { log, channels, .. } = &mut *state;
-        channels.iter_mut().for_each(|channel| channel.pump(log));
+        channels.iter_mut().for_each(|channel| channel.pump(log, gate));
     }
 
     /// The id that a channel's client chose; `None` when the channel is over.

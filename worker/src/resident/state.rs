@@ -8,13 +8,15 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use single_state_proto::channel::{Input, SessionHalf, Verdict};
-use single_state_proto::frame::{CloseCode, Open, Refused, ResetCode};
-use single_state_proto::id::{Attach, ChannelId, ConnectionId, InputNumber, Revision};
-use single_state_proto::limits::{MAILBOX, MAX_CHANNELS};
+use single_state_proto::frame::{CloseCode, Durability, Open, Refused, ResetCode};
+use single_state_proto::id::{Attach, ChannelId, ConnectionId, Epoch, InputNumber, Revision};
+use single_state_proto::limits::{MAILBOX, MAX_CHANNELS, UNACKED_BYTES, UNACKED_MESSAGES};
+use single_state_store::Version;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
-use super::{ChannelKey, Tab, Work};
+use super::saving::{Policy, Saving};
+use super::{ChannelKey, Plans, Poison, Tab, Work};
 use crate::output::{Cursor, OutputLog};
 
 /// Events are kept so long for a channel that is away (R12).
@@ -23,14 +25,18 @@ const EVENTS_FOR_AWAY: Duration = Duration::from_secs(120);
 /// Room for so many messages stays with a mailbox that has become empty.
 const MAILBOX_KEPT: usize = 8;
 
-/// So long a channel that is away does not make room for another one.
+/// So long a channel that is away does not make room for another one …
 const RETURNING: Duration = Duration::from_secs(10);
+/// … and so long none does after a session was loaded whose owner had died: all are away (R7).
+const ALL_RETURNING: Duration = Duration::from_secs(60);
 
 /// Everything of a resident session that is not its app's.
 pub(super) struct State {
     pub(super) log: OutputLog,
     /// Revision at which the handler that runs now began.
     pub(super) call: Revision,
+    pub(super) in_call: bool,
+    pub(super) plans: Plans,
     pub(super) channels: Vec<Channel>,
     pub(super) last_key: u32,
     pub(super) last_serial: u32,
@@ -44,6 +50,38 @@ pub(super) struct State {
     /// Whether the next turn is the mailbox's, so that neither inputs nor posts starve.
     pub(super) mailbox_first: bool,
     pub(super) stopped: bool,
+    /// The session leaves memory as soon as everything is committed, and takes no more work.
+    pub(super) retiring: bool,
+    /// A snapshot is to be taken when no handler runs.
+    pub(super) snapshot_wanted: bool,
+    /// The app's state and the log are to leave memory, the channels are to stay.
+    pub(super) sleep_wanted: bool,
+    pub(super) asleep: bool,
+    /// What is handled next may kill the worker: it is committed before anything follows.
+    pub(super) careful: bool,
+    /// … and not only the first one.
+    pub(super) careful_until: Option<Instant>,
+    /// It was handled.
+    pub(super) holding: bool,
+    /// A death of the owner before is to be counted before anything is handled (R10).
+    pub(super) strike_due: bool,
+    pub(super) strikes: u16,
+    pub(super) told_large: bool,
+    /// What panicked before the session was loaded again.
+    pub(super) poison: Option<Box<Poison>>,
+    pub(super) saving: Saving,
+    /// The owners before that made snapshots: epoch, and the revision at which each began (R13).
+    pub(super) owners: Vec<(Epoch, Revision)>,
+    /// The revision at which this owner began.
+    pub(super) base: Revision,
+    /// While a save is in flight and outputs wait for it: those up to here do not.
+    pub(super) gate: Option<Revision>,
+    /// When the session was last known to be ours (R5).
+    pub(super) confirmed: Instant,
+    /// When something last happened.
+    pub(super) active: Instant,
+    /// When the session was loaded, if its owner before had died.
+    pub(super) inherited: Option<Instant>,
     /// A channel was dropped that may have applied inputs: who is unknown now may be it (R7).
     pub(super) dropped: bool,
     /// Whether the app has handled or planned something: an untouched session is not worth keeping.
@@ -60,6 +98,12 @@ pub(super) struct Channel {
     pub(super) half: SessionHalf,
     /// Last input applied; the same as the half's last once the mailbox is empty.
     pub(super) applied: Option<InputNumber>,
+    /// Bytes of the inputs that were applied since the newest snapshot.
+    pub(super) unsaved_bytes: usize,
+    /// Last input in the snapshot that is on its way.
+    pub(super) saving: Option<InputNumber>,
+    /// Last input that is applied for good: it may be acknowledged.
+    pub(super) durable: Option<InputNumber>,
     pub(super) ack_due: bool,
     /// Inputs that the mailbox had no room for.
     pub(super) waiting: VecDeque<Input>,
@@ -71,10 +115,14 @@ pub(super) struct Channel {
 }
 
 impl State {
-    pub(super) fn new() -> Self {
+    pub(super) fn new(policy: Policy, version: Version, has_row: bool) -> Self {
+        let saving = Saving::new(policy, version, has_row);
+        let now = Instant::now();
         Self {
-            log: OutputLog::default(),
+            log: OutputLog::new(saving.is_gated()),
             call: Revision(0),
+            in_call: false,
+            plans: Plans::default(),
             channels: Vec::new(),
             last_key: 0,
             last_serial: 0,
@@ -85,6 +133,24 @@ impl State {
             attached: 0,
             mailbox_first: true,
             stopped: false,
+            retiring: false,
+            snapshot_wanted: false,
+            sleep_wanted: false,
+            asleep: false,
+            careful: false,
+            careful_until: None,
+            holding: false,
+            strike_due: false,
+            strikes: 0,
+            told_large: false,
+            poison: None,
+            saving,
+            owners: Vec::new(),
+            base: Revision(0),
+            gate: None,
+            confirmed: now,
+            active: now,
+            inherited: None,
             touched: false,
             coroutine: None,
         }
@@ -102,7 +168,7 @@ impl State {
 
     /// The channel that `open` may attach to, a new one if need be.
     pub(super) fn admit(&mut self, open: &Open) -> Result<ChannelKey, Denied> {
-        if self.stopped {
+        if self.stopped || self.retiring {
             return Err(Denied::Refused(Refused::Retry { after_ms: 50, owner: None }));
         }
         if let Some(channel) = self.channels.iter_mut().find(|channel| channel.id == open.channel) {
@@ -133,6 +199,9 @@ impl State {
             connection: open.connection,
             half,
             applied: half.last(),
+            unsaved_bytes: 0,
+            saving: half.last(),
+            durable: half.last(),
             ack_due: false,
             waiting: VecDeque::new(),
             cursor: Cursor::default(),
@@ -152,7 +221,8 @@ impl State {
             Some((at, channel)) => (at, channel.away_since),
             None => return Err(Denied::Refused(Refused::TooManyChannels)),
         };
-        if away_since.elapsed() < RETURNING {
+        let returning = self.inherited.is_some_and(|loaded| loaded.elapsed() < ALL_RETURNING);
+        if returning || away_since.elapsed() < RETURNING {
             return Err(Denied::Refused(Refused::Retry { after_ms: 1000, owner: None }));
         }
         self.channels.remove(at);
@@ -162,24 +232,47 @@ impl State {
 
     /// The next thing to do. Of posts the context is woken by their queue.
     pub(super) fn next_work(&mut self, context: &mut Context<'_>) -> Option<Work> {
-        if self.stopped {
+        if self.stopped || (self.retiring && self.saving.is_clean()) {
             return Some(Work::Stop);
+        }
+        if std::mem::take(&mut self.snapshot_wanted) {
+            return Some(Work::Snapshot);
+        }
+        if self.retiring {
+            return None;
         }
         if self.attached > 0 {
             self.attached -= 1;
             return Some(Work::Attached);
         }
+        if self.must_wait() {
+            return None;
+        }
         self.mailbox_first = !self.mailbox_first;
-        if self.mailbox_first {
+        let work = if self.mailbox_first {
             self.next_input().or_else(|| self.next_post(context))
         } else {
             self.next_post(context).or_else(|| self.next_input())
-        }
+        };
+        let sleeps = work.is_none() && self.sleep_wanted && self.saving.is_clean();
+        work.or_else(|| sleeps.then_some(Work::Sleep))
+    }
+
+    /// Whether a commit must come before the next message.
+    pub(super) fn must_wait(&self) -> bool {
+        self.holding || self.saving.is_too_far_ahead()
+    }
+
+    /// Whether the session's own messages may be handled now.
+    pub(super) fn takes_timers(&self) -> bool {
+        let ahead = self.saving.is_gated() && self.saving.is_too_far_ahead();
+        !(self.stopped || self.retiring || self.snapshot_wanted || self.holding || ahead)
     }
 
     pub(super) fn has_work(&self) -> bool {
         let posted = self.posts.as_ref().is_some_and(|(_, posts)| !posts.is_empty());
-        self.stopped || self.attached > 0 || !self.mailbox.is_empty() || posted
+        let waiting = !self.must_wait() && (posted || !self.mailbox.is_empty());
+        self.stopped || self.snapshot_wanted || self.attached > 0 || waiting
     }
 
     fn next_post(&mut self, context: &mut Context<'_>) -> Option<Work> {
@@ -226,7 +319,7 @@ impl State {
             }
             Verdict::Apply => channel.waiting.push_back(input),
             Verdict::Duplicate => {
-                channel.ack_due = channel.applied.is_some();
+                channel.ack_due = channel.durable.is_some();
                 if let Some((_, tab)) = &channel.tab {
                     tab.consumed(input.body.len());
                 }
@@ -243,10 +336,55 @@ impl State {
 
     /// Sends a channel what the log has for it.
     pub(super) fn pump(&mut self, key: ChannelKey) {
+        let gate = self.gate();
         let Self { log, channels, .. } = self;
         if let Some(channel) = channels.iter_mut().find(|channel| channel.key == key) {
-            channel.pump(log);
+            channel.pump(log, gate);
         }
+    }
+
+    /// Outputs up to here may leave.
+    pub(super) fn gate(&self) -> Revision {
+        self.gate.unwrap_or(self.log.revision())
+    }
+
+    /// An input's number is consumed. Half of what its client keeps unacknowledged is a reason to
+    /// commit at once: it must not have to stop.
+    pub(super) fn applied(&mut self, key: ChannelKey, number: InputNumber, bytes: usize) {
+        let at_once = self.saving.durability() == Durability::Memory;
+        let Some(channel) = self.channel(key) else { return };
+        channel.applied = Some(number);
+        channel.unsaved_bytes += bytes;
+        let before = channel.saving.map_or(0, |number| number.0);
+        let unsaved = number.0.saturating_sub(before) as usize;
+        let half = unsaved >= UNACKED_MESSAGES / 2 || channel.unsaved_bytes >= UNACKED_BYTES / 2;
+        if at_once {
+            (channel.durable, channel.saving) = (channel.applied, channel.applied);
+            channel.ack_due = true;
+        }
+        if let Some((_, tab)) = &channel.tab {
+            tab.applied(number);
+        }
+        if half {
+            self.saving.hurry();
+        }
+    }
+
+    /// Whether a tab that saw everything up to `seen` can go on from there (R13).
+    pub(super) fn resumes(&self, epoch: Epoch, (seen_epoch, seen): (Epoch, Revision)) -> bool {
+        self.log.can_resume(seen)
+            && (seen_epoch == epoch
+                || self.shared_with(epoch, seen_epoch).is_some_and(|shared| seen <= shared))
+    }
+
+    /// Up to which revision the log of an earlier owner is also this one's; `None` when that owner
+    /// is not known any more.
+    pub(super) fn shared_with(&self, epoch: Epoch, earlier: Epoch) -> Option<Revision> {
+        let first = self.owners.first().filter(|(first, _)| *first <= earlier);
+        first?;
+        let this = (epoch, self.base);
+        let next = self.owners.iter().chain([&this]).find(|(next, _)| *next > earlier);
+        next.map(|(_, base)| *base)
     }
 
     /// A session in which nothing has happened is not worth keeping when nobody is there.
@@ -282,18 +420,18 @@ impl State {
 
 impl Channel {
     /// Sends what the log has for it, as far as its stream takes it.
-    pub(super) fn pump(&mut self, log: &OutputLog) {
+    pub(super) fn pump(&mut self, log: &OutputLog, gate: Revision) {
         let Some((_, tab)) = &self.tab else { return };
-        while let Some((revision, entry)) = log.next(self.cursor) {
+        while let Some((revision, entry)) = log.next(self.cursor, gate) {
             if !tab.send(revision, entry.binary, &entry.body) {
                 break;
             }
             self.cursor.sent = revision;
         }
         if std::mem::take(&mut self.ack_due)
-            && let Some(applied) = self.applied
+            && let Some(durable) = self.durable
         {
-            tab.acked(applied);
+            tab.acked(durable);
         }
     }
 }

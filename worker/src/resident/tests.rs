@@ -7,11 +7,12 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use single_state_proto::channel::Input;
-use single_state_proto::frame::{CloseCode, Open, Opened, Refused, ResetCode};
+use single_state_proto::frame::{CloseCode, Durability, Open, Opened, Refused, ResetCode};
 use single_state_proto::id::{Attach, ConnectionId, Epoch, Generation, InputNumber, Revision};
 use single_state_proto::limits::{MAILBOX, MAX_CHANNELS, WINDOW};
 
-use super::{Attachment, Resident, Tab, Work};
+use super::{Attachment, Policy, Resident, Tab, Work};
+use crate::output::Leaves;
 
 #[derive(Default)]
 struct Notes {
@@ -60,6 +61,8 @@ impl Tab for Notes {
         self.closed.set(Some(code));
     }
 
+    fn moved(&self) {}
+
     fn reset(&self, code: ResetCode) {
         self.reset.set(Some(code));
     }
@@ -83,7 +86,12 @@ impl Notes {
 const EPOCH: Epoch = Epoch(7);
 
 fn resident() -> Rc<Resident> {
-    Resident::new("a".parse().unwrap(), EPOCH)
+    resident_in(Durability::Memory)
+}
+
+fn resident_in(durability: Durability) -> Rc<Resident> {
+    let policy = Policy { durability, interval: Duration::from_secs(1) };
+    Resident::new("a".parse().unwrap(), EPOCH, policy, None)
 }
 
 fn open(channel: &str, attach: u64, connection: u64) -> Open {
@@ -114,7 +122,8 @@ fn work(resident: &Resident) -> Vec<u64> {
     let mut numbers = Vec::new();
     while let Poll::Ready(work) = resident.poll_work(&mut Context::from_waker(Waker::noop())) {
         if let Work::Input(channel, input) = work {
-            resident.applied(channel, input.number);
+            resident.applied(channel, input.number, input.body.len());
+            resident.handled();
             numbers.push(input.number.0);
         }
     }
@@ -125,7 +134,9 @@ fn work(resident: &Resident) -> Vec<u64> {
 fn event(resident: &Resident, body: &'static str) {
     resident.touch();
     resident.begin_call();
-    resident.with_log(|log| log.event(false, Bytes::from_static(body.as_bytes())));
+    resident.with_log(|log| {
+        log.event(false, Bytes::from_static(body.as_bytes()), Leaves::WithItsCause)
+    });
     resident.end_call();
     resident.pump_all();
 }

@@ -1,0 +1,187 @@
+//! What a worker does by itself, all the time: idle sessions leave memory, sessions with work due
+//! come into it, rows that nobody has used for long are deleted.
+
+use std::cell::RefCell;
+use std::rc::Rc;
+use std::time::Duration;
+
+use single_state_proto::id::SessionId;
+use single_state_proto::placement::PlacementKey;
+use single_state_proto::topology::Topology;
+use single_state_store::Due;
+use tokio::time::Instant;
+
+use crate::registry::Registry;
+use crate::resident::Resident;
+
+/// How often sessions with work due are looked for (R8).
+const WAKE_INTERVAL: Duration = Duration::from_secs(5);
+/// How often the process's memory is looked at.
+const MEMORY_INTERVAL: Duration = Duration::from_secs(1);
+/// How often rows that nobody uses are looked for.
+const EXPIRY_INTERVAL: Duration = Duration::from_secs(10 * 60);
+/// Rows of one statement.
+const PAGE: usize = 500;
+/// A session that was used within this time stays, however short memory is.
+const IN_USE: Duration = Duration::from_secs(2);
+/// The least share of the sessions that leave at a time when memory is short, …
+const EVICTED_SHARE: usize = 20;
+/// … and the least number.
+const EVICTED: usize = 64;
+
+/// When sessions leave memory, and rows the store.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Lifetimes {
+    /// A session without tabs leaves memory when nothing has happened for so long; zero: never.
+    pub(crate) idle: Duration,
+    /// Bytes of the process beyond which the longest idle sessions leave memory; 0: any.
+    pub(crate) memory_budget: u64,
+    /// A row that was not used for so long is deleted; zero: never.
+    pub(crate) session: Duration,
+}
+
+/// Lets idle sessions leave memory, for ever.
+pub(crate) async fn passivate(registry: Rc<Registry>, idle: Duration) {
+    if idle.is_zero() {
+        return;
+    }
+    let interval = (idle / 10).clamp(Duration::from_millis(100), Duration::from_secs(10));
+    loop {
+        tokio::time::sleep(interval).await;
+        for resident in registry.residents() {
+            let is_idle = resident.idle_since(idle).is_some_and(|since| since.elapsed() >= idle);
+            if is_idle && resident.tabs() == 0 {
+                registry.passivate(&resident, "idle");
+            }
+        }
+    }
+}
+
+/// Keeps the process within its memory budget, for ever: sessions without tabs leave, of others the
+/// app's state does.
+pub(crate) async fn keep_budget(registry: Rc<Registry>, budget: u64) {
+    if budget == 0 {
+        return;
+    }
+    loop {
+        tokio::time::sleep(MEMORY_INTERVAL).await;
+        match resident_bytes() {
+            Some(bytes) if bytes > budget => evict(&registry, bytes, budget),
+            _ => {}
+        }
+    }
+}
+
+fn evict(registry: &Rc<Registry>, bytes: u64, budget: u64) {
+    let residents = registry.residents();
+    let mut idle: Vec<(bool, Instant, &Rc<Resident>)> = Vec::new();
+    for resident in residents.iter().filter(|resident| !resident.is_asleep()) {
+        let since = resident.idle_since(WAKE_INTERVAL).filter(|since| since.elapsed() >= IN_USE);
+        idle.extend(since.map(|since| (resident.tabs() > 0, since, resident)));
+    }
+    // Those without tabs first, then those that have been idle for longest.
+    idle.sort_by_key(|(has_tabs, since, _)| (*has_tabs, *since));
+    let count = (residents.len() / EVICTED_SHARE).max(EVICTED);
+    tracing::debug!(bytes, budget, sessions = count.min(idle.len()), "memory is short");
+    for (has_tabs, _, resident) in idle.into_iter().take(count) {
+        if has_tabs {
+            registry.sleep(resident);
+        } else {
+            registry.passivate(resident, "memory");
+        }
+    }
+}
+
+/// What the process has in memory; `None` where the system does not tell.
+fn resident_bytes() -> Option<u64> {
+    let statm = std::fs::read_to_string("/proc/self/statm").ok()?;
+    let pages: u64 = statm.split(' ').nth(1)?.parse().ok()?;
+    Some(pages * rustix::param::page_size() as u64)
+}
+
+/// Where sessions belong: what gateways have told.
+#[derive(Debug)]
+pub(crate) struct Map {
+    key: PlacementKey,
+    topology: RefCell<Option<Topology>>,
+}
+
+impl Map {
+    pub(crate) fn new(key: PlacementKey) -> Self {
+        Self { key, topology: RefCell::default() }
+    }
+
+    /// Takes a topology if it is newer than what is known.
+    pub(crate) fn learn(&self, topology: Topology) {
+        let mut known = self.topology.borrow_mut();
+        if known.as_ref().is_none_or(|known| known.generation() <= topology.generation()) {
+            *known = Some(topology);
+        }
+    }
+
+    fn owner(&self, session: &SessionId) -> Option<single_state_proto::id::WorkerIndex> {
+        self.topology.borrow().as_ref()?.owner(&self.key, session, |_| false)
+    }
+}
+
+/// Wakes sessions of this worker that have work due and no owner, for ever (R8).
+pub(crate) async fn wake_due(registry: Rc<Registry>) {
+    loop {
+        tokio::time::sleep(WAKE_INTERVAL).await;
+        let mut after = None;
+        // Until some gateway has told where sessions belong, none is known to be ours.
+        while let Some(page) = due(&registry, after.take()).await {
+            after = Some(page);
+        }
+    }
+}
+
+/// Wakes what is ours of one page; the page's last row if there may be more.
+async fn due(registry: &Rc<Registry>, after: Option<Due>) -> Option<Due> {
+    let map = &registry.map;
+    map.topology.borrow().as_ref()?;
+    let host = &registry.host;
+    let (owner, now) = (host.ownership.owner(), host.clock.now());
+    let page = match host.store.due(&owner, &[], now, after.as_ref(), PAGE).await {
+        Ok(page) => page,
+        Err(error) => {
+            tracing::debug!(%error, "look for sessions with work due");
+            return None;
+        }
+    };
+    for due in &page {
+        if map.owner(&due.session) == Some(host.index) {
+            registry.wake(due.session.clone());
+        }
+    }
+    (page.len() == PAGE).then(|| page.into_iter().next_back()).flatten()
+}
+
+/// Deletes rows that nobody has used for so long, for ever.
+pub(crate) async fn expire(registry: Rc<Registry>, lifetime: Duration) {
+    if lifetime.is_zero() {
+        return;
+    }
+    let interval = EXPIRY_INTERVAL.min(lifetime);
+    loop {
+        tokio::time::sleep(interval).await;
+        let mut deleted = 0;
+        loop {
+            match registry.host.store.expire(lifetime, PAGE).await {
+                Ok(rows) => {
+                    deleted += rows;
+                    if rows < PAGE {
+                        break;
+                    }
+                }
+                Err(error) => {
+                    tracing::debug!(%error, "delete unused sessions");
+                    break;
+                }
+            }
+        }
+        if deleted > 0 {
+            tracing::info!(sessions = deleted, "unused sessions deleted (--session-lifetime)");
+        }
+    }
+}
