@@ -68,3 +68,55 @@ impl Thread {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc::channel;
+
+    use super::*;
+
+    fn with_thread(timeout: Duration, test: impl AsyncFnOnce(&Thread)) {
+        let nowhere = Database::new("/nonexistent/sessions.db".into(), timeout);
+        let thread = Thread::start(nowhere, timeout).unwrap();
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+        runtime.block_on(test(&thread));
+    }
+
+    fn is_away<T>(result: Result<T, StoreError>) -> bool {
+        matches!(result, Err(StoreError::Away(_)))
+    }
+
+    #[test]
+    fn a_panic_fails_its_own_call_only() {
+        with_thread(Duration::from_secs(60), async |thread| {
+            let panicked = thread.call(|_| -> Result<(), _> { panic!("shown by a test") });
+            assert!(is_away(panicked.await));
+            assert_eq!(thread.call(|_| Ok(5)).await, Ok(5));
+        });
+    }
+
+    #[test]
+    fn who_waits_too_long_is_told_so_and_the_thread_goes_on() {
+        with_thread(Duration::from_millis(50), async |thread| {
+            let (finish, finished) = channel::<()>();
+            let (tell, told) = channel();
+            let slow = thread.call(move |_| {
+                let _ = finished.recv();
+                Ok(tell.send("done late"))
+            });
+            assert!(is_away(slow.await));
+            // More than the queue has room for; nobody waits for them when their turn comes.
+            for _ in 0..QUEUE + 1 {
+                let given_up = thread.call(|_| -> Result<(), _> { panic!("nobody waits") });
+                assert!(is_away(given_up.await));
+            }
+            drop(finish);
+            assert_eq!(told.recv(), Ok("done late"));
+            let mut answer = thread.call(|_| Ok(5)).await;
+            while answer.is_err() {
+                answer = thread.call(|_| Ok(5)).await;
+            }
+            assert_eq!(answer, Ok(5));
+        });
+    }
+}
