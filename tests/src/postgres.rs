@@ -213,6 +213,11 @@ impl TempPostgres {
         Ok(client.query_one(killed, &[]).await?.try_get(0)?)
     }
 
+    /// Sends a signal, such as `STOP`, to the process that serves one connection.
+    pub fn signal_backend(&self, process: i32, signal: &str) -> Result<()> {
+        server::signal(process.unsigned_abs(), signal)
+    }
+
     /// Lets it refuse writes, as a standby does, or take them again; also for those connected.
     pub async fn set_read_only(&self, read_only: bool) -> Result<()> {
         let word = if read_only { "on" } else { "off" };

@@ -52,7 +52,7 @@ impl Running {
     /// Sends a signal that ends it, and waits for the end.
     pub(super) async fn stop(self, signal: &str) -> Result<()> {
         if !self.has_ended() {
-            self.signal(signal)?;
+            self::signal(self.id, signal)?;
         }
         let end = tokio::task::spawn_blocking(move || self.keeper.join());
         if tokio::time::timeout(crate::DEADLINE, end).await.is_err() {
@@ -64,13 +64,14 @@ impl Running {
     /// Ends it at once, and waits: its folder is removed next.
     pub(super) fn kill(self) {
         // It may have ended already.
-        let _ = self.signal("QUIT");
+        let _ = signal(self.id, "QUIT");
         let _ = self.keeper.join();
     }
+}
 
-    fn signal(&self, signal: &str) -> Result<()> {
-        finish(Command::new("kill").args(["-s", signal, &self.id.to_string()]))
-    }
+/// Sends a signal to one of the server's processes.
+pub(super) fn signal(id: u32, signal: &str) -> Result<()> {
+    finish(Command::new("kill").args(["-s", signal, &id.to_string()]))
 }
 
 /// A port that is free now, and not one that the system gives to others while a server is stopped:

@@ -11,7 +11,7 @@ use single_state_store::{Claim, Manners, Saved, Settings, SharedStore, open};
 use single_state_tests::postgres::TempPostgres;
 use tokio_postgres::Client;
 
-use crate::setting::{OWNER, Saving, id, must_be_away, prepared, wait_until};
+use crate::setting::{OWNER, SHORT, Saving, id, must_be_away, prepared, wait_until};
 
 /// Writes down each committed change of a session, in the order in which they were made.
 const RECORD: &str = "
@@ -93,7 +93,7 @@ async fn saves_whose_connections_are_killed_again_and_again_are_each_done_once()
     let (tell, mut told) = tokio::sync::watch::channel(0);
     let saves = async {
         let saves = savings.iter_mut().map(async |saving| {
-            for _ in 0..60 {
+            for _ in 0..30 {
                 saving.save_in_the_end(&store).await?;
                 tell.send_modify(|done| *done += 1);
             }
@@ -165,6 +165,24 @@ async fn await_standbys(client: &Client, names: &str) -> Result<()> {
 }
 
 #[tokio::test]
+async fn a_connection_that_hangs_is_not_used_again() -> Result<()> {
+    let server = TempPostgres::start().await?;
+    let settings = Settings { connections: 1, timeout: SHORT, ..Settings::default() };
+    let store = open(&server.url(), settings)?;
+    store.prepare().await?;
+    let mut saving = Saving::begin(&store, "s").await?;
+    let client = server.client().await?;
+    let others = "SELECT pid FROM pg_stat_activity WHERE application_name = 'single-state'";
+    let backend: i32 = client.query_one(others, &[]).await?.get(0);
+    server.signal_backend(backend, "STOP")?;
+    must_be_away(&saving.save(&store).await.unwrap_err())?;
+    let saved = saving.save(&store).await;
+    server.signal_backend(backend, "CONT")?;
+    saved?;
+    saving.check(&store).await
+}
+
+#[tokio::test]
 async fn a_call_that_is_dropped_half_way_leaves_nothing_to_the_next_one() -> Result<()> {
     let server = TempPostgres::start().await?;
     let settings = Settings { connections: 1, ..Settings::default() };
@@ -193,15 +211,26 @@ async fn a_call_that_is_dropped_half_way_leaves_nothing_to_the_next_one() -> Res
     saving.check(&store).await
 }
 
+/// So many other rows that those of a batch are looked up one by one, in the batch's order: out of
+/// a small table they are read in the table's.
+const CROWD: &str = "
+    INSERT INTO single_state.session
+      (cluster, id, epoch, generation, app_version, version, codec, state)
+    SELECT 'default', 'crowd-' || n, 1, 1, 1, 1, 1, '' FROM generate_series(1, 20000) n;
+    ANALYZE single_state.session;";
+
 #[tokio::test]
 async fn batches_over_the_same_sessions_never_wait_for_each_other_in_a_circle() -> Result<()> {
     let server = TempPostgres::start().await?;
     let store = prepared(&server.url()).await?;
     let client = server.client().await?;
+    client.batch_execute(CROWD).await?;
     let rounds = (0..4_usize).map(async |worker| {
         for round in 0..25 {
-            // The same twelve sessions, each time in another order; a third of them is new.
-            let all: Vec<usize> = (0..12).map(|n| (n * 5 + worker * 7 + round) % 12).collect();
+            // The same twelve sessions, each time in another order; for every other worker a third
+            // of them is new.
+            let all = (0..12).map(|n| (n * 5 + worker * 7 + round) % 12);
+            let all: Vec<usize> = all.filter(|n| worker % 2 == 0 || n % 3 != 0).collect();
             let name = |n: &usize| match n % 3 {
                 0 => id(&format!("n{round}-{n}")),
                 _ => id(&format!("s{n}")),
