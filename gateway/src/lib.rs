@@ -101,7 +101,7 @@ impl Gateway {
         let options = LinkOptions {
             cluster: config.cluster,
             keys: config.link_keys,
-            generation: config.topology.generation(),
+            topology: config.topology.clone(),
             incarnation: incarnation(),
             park_timeout: config.park_timeout,
         };

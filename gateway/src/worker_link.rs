@@ -14,10 +14,11 @@ use rustc_hash::FxHashMap;
 use serde_json::json;
 use single_state_node::link::{LinkEnd, LinkHandle};
 use single_state_proto::frame::{Hello, Opened};
-use single_state_proto::id::{ConnectionId, Generation, Incarnation, StreamId, WorkerIndex};
+use single_state_proto::id::{ConnectionId, Incarnation, StreamId, WorkerIndex};
 use single_state_proto::key::LinkKeys;
 use single_state_proto::limits::{MAX_MESSAGE, PROTOCOL};
 use single_state_proto::link::{Event, Side};
+use single_state_proto::topology::Topology;
 use tokio::net::TcpStream;
 
 use crate::channel::Channel;
@@ -45,7 +46,8 @@ const TICK: Duration = Duration::from_millis(250);
 pub(crate) struct LinkOptions {
     pub(crate) cluster: String,
     pub(crate) keys: Option<LinkKeys>,
-    pub(crate) generation: Generation,
+    /// What workers are told: where sessions belong.
+    pub(crate) topology: Topology,
     pub(crate) incarnation: Incarnation,
     pub(crate) park_timeout: Duration,
 }
@@ -98,7 +100,7 @@ impl WorkerLink {
     pub(crate) fn attach(&self, channel: &Rc<Channel>) {
         channel.set_worker(self.index);
         if let Some(up) = self.up.borrow_mut().as_mut()
-            && let Some(id) = channel.open(&up.link, self.options.generation)
+            && let Some(id) = channel.open(&up.link, self.options.topology.generation())
         {
             up.streams.insert(id, channel.clone());
             return;
@@ -203,7 +205,7 @@ impl WorkerLink {
             protocol_min: *PROTOCOL.start(),
             protocol_max: *PROTOCOL.end(),
             max_message: MAX_MESSAGE,
-            generation: self.options.generation,
+            generation: self.options.topology.generation(),
             index: self.index,
             incarnation: self.options.incarnation,
             cluster: self.options.cluster.clone(),
@@ -287,6 +289,7 @@ impl WorkerLink {
         tracing::info!(worker.index = self.index.0, worker.incarnation = incarnation, "link up");
         self.metrics.links_up.inc();
         self.was_up.set(true);
+        link.with(|link| link.topology(self.options.topology.clone()));
         *self.up.borrow_mut() = Some(Up {
             link: link.clone(),
             worker,

@@ -27,6 +27,8 @@ pub struct Options {
     pub session_keys: Option<String>,
     /// Further flags of each worker.
     pub worker_flags: Vec<String>,
+    /// Where sessions are kept.
+    pub store: String,
 }
 
 impl Default for Options {
@@ -38,6 +40,7 @@ impl Default for Options {
             gateway_flags,
             worker_flags,
             session_keys: None,
+            store: "memory:".to_owned(),
         }
     }
 }
@@ -52,6 +55,12 @@ impl Options {
     #[must_use]
     pub fn signed(self, file: &str) -> Self {
         Self { session_keys: Some(file.to_owned()), ..self }
+    }
+
+    /// Sessions are kept there.
+    #[must_use]
+    pub fn store(self, url: &str) -> Self {
+        Self { store: url.to_owned(), ..self }
     }
 
     /// Adds a flag of the gateway and its value.
@@ -219,14 +228,11 @@ impl Node {
 
 async fn start_worker(options: &Options, index: usize, address: &str) -> Result<Node> {
     let mut command = Command::new(&options.worker);
-    command.args(["--index", &index.to_string(), "--listen", address]).args([
-        "--admin-listen",
-        "127.0.0.1:0",
-        "--store",
-        "memory:",
-        "--log-format",
-        "json",
-    ]);
+    command
+        .args(["--index", &index.to_string(), "--listen", address])
+        .args(["--admin-listen", "127.0.0.1:0", "--log-format", "json"])
+        .args(["--store", &options.store])
+        .args(["--placement-key", &hex(&PLACEMENT_KEY)]);
     command.args(&options.worker_flags);
     start_node(&format!("worker {index}"), command, "worker listens").await
 }
