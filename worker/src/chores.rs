@@ -8,7 +8,7 @@ use std::time::Duration;
 use single_state_proto::id::SessionId;
 use single_state_proto::placement::PlacementKey;
 use single_state_proto::topology::Topology;
-use single_state_store::Due;
+use single_state_store::{Due, MAX_BATCH};
 use tokio::time::Instant;
 
 use crate::registry::Registry;
@@ -19,9 +19,9 @@ const WAKE_INTERVAL: Duration = Duration::from_secs(5);
 /// How often the process's memory is looked at.
 const MEMORY_INTERVAL: Duration = Duration::from_secs(1);
 /// How often rows that nobody uses are looked for.
-const EXPIRY_INTERVAL: Duration = Duration::from_secs(10 * 60);
-/// Rows of one statement.
-const PAGE: usize = 500;
+const EXPIRY_INTERVAL: Duration = Duration::from_secs(10);
+/// Rows of one call.
+const PAGE: usize = MAX_BATCH;
 /// A session that was used within this time stays, however short memory is.
 const IN_USE: Duration = Duration::from_secs(2);
 /// The least share of the sessions that leave at a time when memory is short, …
@@ -157,31 +157,18 @@ async fn due(registry: &Rc<Registry>, after: Option<Due>) -> Option<Due> {
     (page.len() == PAGE).then(|| page.into_iter().next_back()).flatten()
 }
 
-/// Deletes rows that nobody has used for so long, for ever.
+/// Deletes rows that nobody has used for so long, for ever: a few at a time, since the store looks
+/// through a part of its rows with each call.
 pub(crate) async fn expire(registry: Rc<Registry>, lifetime: Duration) {
     if lifetime.is_zero() {
         return;
     }
-    let interval = EXPIRY_INTERVAL.min(lifetime);
     loop {
-        tokio::time::sleep(interval).await;
-        let mut deleted = 0;
-        loop {
-            match registry.host.store.expire(lifetime, PAGE).await {
-                Ok(rows) => {
-                    deleted += rows;
-                    if rows < PAGE {
-                        break;
-                    }
-                }
-                Err(error) => {
-                    tracing::debug!(%error, "delete unused sessions");
-                    break;
-                }
-            }
-        }
-        if deleted > 0 {
-            tracing::info!(sessions = deleted, "unused sessions deleted (--session-lifetime)");
+        tokio::time::sleep(EXPIRY_INTERVAL).await;
+        match registry.host.store.expire(lifetime, PAGE).await {
+            Ok(0) => {}
+            Ok(rows) => tracing::info!(sessions = rows, "deleted what was not used for so long"),
+            Err(error) => tracing::debug!(%error, "delete unused sessions"),
         }
     }
 }

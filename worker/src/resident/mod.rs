@@ -8,6 +8,7 @@
 mod attachment;
 mod durable;
 mod saving;
+mod standing;
 mod state;
 #[cfg(test)]
 mod tests;
@@ -26,8 +27,9 @@ use tokio::sync::{Notify, mpsc};
 use tokio::time::Instant;
 
 pub(crate) use self::attachment::Attachment;
-pub(crate) use self::durable::{Plans, Poison, PoisonKind, Snapshot};
+pub(crate) use self::durable::Snapshot;
 pub(crate) use self::saving::Policy;
+pub(crate) use self::standing::{Plans, Poison, PoisonKind};
 use self::state::{Denied, State};
 use crate::output::{Cursor, OutputLog};
 

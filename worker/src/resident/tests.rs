@@ -134,9 +134,8 @@ fn work(resident: &Resident) -> Vec<u64> {
 fn event(resident: &Resident, body: &'static str) {
     resident.touch();
     resident.begin_call();
-    resident.with_log(|log| {
-        log.event(false, Bytes::from_static(body.as_bytes()), Leaves::WithItsCause)
-    });
+    let body = Bytes::from_static(body.as_bytes());
+    resident.with_log(|log| log.event(false, body, Leaves::WithItsCause));
     resident.end_call();
     resident.pump_all();
 }

@@ -1,0 +1,180 @@
+//! Calls of app code: contained, timed, and reported to the user when they fail.
+
+use std::any::Any;
+use std::panic::AssertUnwindSafe;
+
+use bytes::Bytes;
+use futures_util::FutureExt;
+use single_state_proto::channel::Input;
+use single_state_proto::frame::Durability;
+
+use crate::context::{Cause, Context};
+use crate::message::{self, FromBrowser};
+use crate::output::Leaves;
+use crate::resident::{ChannelKey, Poison, PoisonKind, Resident};
+use crate::running::What;
+use crate::session::Session;
+use crate::{Error, Result};
+
+/// What a call of app code came to: its result, or what it panicked with.
+pub(crate) type Outcome = std::result::Result<Result<()>, Box<dyn Any + Send>>;
+
+pub(super) async fn started<S: Session>(app: &mut S, ctx: &mut Context) {
+    ctx.cause = Cause::Hook;
+    ctx.resident.begin_call();
+    hook(ctx, &What::started(), async |ctx| app.started(ctx).await).await;
+    ctx.resident.end_call();
+}
+
+/// Calls a hook. One that panics is reported and skipped: it would panic again after a reload.
+pub(super) async fn hook(
+    ctx: &mut Context,
+    what: &What,
+    code: impl AsyncFnOnce(&mut Context) -> Result<()>,
+) {
+    let outcome = call(ctx, what, code).await;
+    report(&ctx.resident, what, outcome);
+    ctx.resident.hinted();
+}
+
+pub(super) async fn apply<S: Session>(
+    app: &mut S,
+    ctx: &mut Context,
+    channel: ChannelKey,
+    input: Input,
+) -> std::result::Result<(), Panicked> {
+    ctx.cause = Cause::Input(channel, input.number);
+    let body = input.body;
+    if input.binary {
+        let what = What::binary();
+        let outcome = call(ctx, &what, async |ctx| app.binary(body, ctx).await).await;
+        return finish(ctx, &what, outcome);
+    }
+    let what = What::message(body);
+    let outcome = call(ctx, &what, async |ctx| match message::from_browser(&what.text)? {
+        FromBrowser::App(message) => app.handle(message, ctx).await,
+        FromBrowser::Assign { key, value } => app.assign(key, value, ctx).await,
+    });
+    let outcome = outcome.await;
+    finish(ctx, &what, outcome)
+}
+
+pub(super) async fn to_itself<S: Session>(
+    app: &mut S,
+    ctx: &mut Context,
+    message: Bytes,
+) -> std::result::Result<(), Panicked> {
+    let what = What::to_itself(message);
+    let code = async |ctx: &mut Context| app.handle(message::from_itself(&what.text)?, ctx).await;
+    let outcome = call(ctx, &what, code).await;
+    finish(ctx, &what, outcome)
+}
+
+/// Reports what a handler came to. Where there is a commit to go back to, a panic is reported when
+/// the session is there again.
+fn finish(ctx: &Context, what: &What, outcome: Outcome) -> std::result::Result<(), Panicked> {
+    let stays = ctx.host.rules.policy.durability == Durability::Memory;
+    match outcome {
+        Err(panic) if !stays => {
+            let session = ctx.resident.id.as_str();
+            let text = panic_text(&*panic);
+            tracing::error!(session.id = session, handler = %what, panic = text, "handler panicked");
+            let (error, details) = panic_report(text, what);
+            Err(Panicked { error, details })
+        }
+        outcome => {
+            report(&ctx.resident, what, outcome);
+            Ok(())
+        }
+    }
+}
+
+/// Calls app code and contains its panics.
+async fn call(
+    ctx: &mut Context,
+    what: &What,
+    code: impl AsyncFnOnce(&mut Context) -> Result<()>,
+) -> Outcome {
+    let (resident, host) = (ctx.resident.clone(), ctx.host.clone());
+    let metrics = &host.metrics;
+    let began = std::time::Instant::now();
+    // On the heap for as long as it runs: a session that waits does not hold room for its largest
+    // handler.
+    let mut code = Box::pin(AssertUnwindSafe(code(ctx)).catch_unwind());
+    let outcome = host.running.watch(&resident.id, what, code.as_mut()).await;
+    metrics.handle_seconds.observe(began.elapsed().as_secs_f64());
+    match &outcome {
+        Ok(Ok(())) => {}
+        Ok(Err(_)) => {
+            metrics.errors.inc();
+        }
+        Err(_) => {
+            metrics.panics.inc();
+        }
+    }
+    outcome
+}
+
+/// Tells the user, and the log, what went wrong.
+pub(crate) fn report(resident: &Resident, what: &What, outcome: Outcome) {
+    let session = resident.id.as_str();
+    let (error, details) = match outcome {
+        Ok(Ok(())) => return,
+        Ok(Err(error)) => {
+            tracing::info!(session.id = session, handler = %what, "message rejected");
+            (error.to_string(), causes(&error, what))
+        }
+        Err(panic) => {
+            let text = panic_text(&*panic);
+            tracing::error!(session.id = session, handler = %what, panic = text, "handler panicked");
+            panic_report(text, what)
+        }
+    };
+    tell(resident, &error, &details);
+}
+
+fn panic_report(text: &str, what: &What) -> (String, String) {
+    let details = format!("in the handler of {what}; the message was given up");
+    (format!("the app panicked: {text}"), details)
+}
+
+pub(super) fn tell(resident: &Resident, error: &str, details: &str) {
+    let body = message::error(error, details);
+    resident.with_log(|log| log.event(false, body, Leaves::WithItsCause));
+}
+
+fn causes(error: &Error, what: &What) -> String {
+    let mut details = format!("while handling {what}");
+    for cause in error.chain().skip(1) {
+        details.push_str(&format!("; because {cause}"));
+    }
+    details
+}
+
+pub(super) fn panic_text(panic: &(dyn Any + Send)) -> &str {
+    match (panic.downcast_ref::<&str>(), panic.downcast_ref::<String>()) {
+        (Some(text), _) => text,
+        (_, Some(text)) => text,
+        _ => "without a message",
+    }
+}
+
+/// Reports what panicked before, in place of calling it. Nothing follows before that is committed:
+/// it must not come again.
+pub(super) fn tell_poison(resident: &Resident, poison: &Poison) {
+    tell(resident, &poison.error, &poison.details);
+    resident.be_careful();
+}
+
+/// A handler panicked, and what is in memory cannot be trusted.
+pub(super) struct Panicked {
+    error: String,
+    details: String,
+}
+
+impl Panicked {
+    pub(super) fn named(self, kind: PoisonKind) -> Poison {
+        let Self { error, details } = self;
+        Poison { kind, error, details }
+    }
+}

@@ -1,0 +1,276 @@
+//! The coroutine of one session: waits for one thing to do, does it, and never dies of it.
+//!
+//! ```text
+//!   started ──▶ wait for: a tab · an input · a post · a timer ──▶ handler ──┐
+//!                 ▲      · a snapshot is wanted                             │ outputs leave whenever
+//!                 └─────────────────────────────────────────────────────────┘ the coroutine pauses
+//! ```
+//!
+//! The only place where app code is called. A handler that panics may leave half of a change: then
+//! the memory is given up, and the session is loaded again as it was last committed.
+
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::Poll;
+use std::time::Duration;
+
+use bytes::Bytes;
+use single_state_node::turn::give_way;
+use single_state_proto::channel::Input;
+use single_state_store::Standing;
+use tokio::time::Instant;
+
+use self::call::{apply, hook, started, tell, tell_poison, to_itself};
+use self::memory::{read, save, sleep};
+use crate::context::{Cause, Context};
+use crate::host::Host;
+use crate::resident::{ChannelKey, Poison, PoisonKind, Resident, Work};
+use crate::running::What;
+use crate::session::Session;
+use crate::snapshot::{Saved, Unreadable};
+use crate::timers::{Planned, Timers};
+
+mod call;
+mod memory;
+
+pub(crate) use self::call::report;
+
+/// While the store is away, what depends on it is tried again so often.
+const STORE_RETRY: Duration = Duration::from_millis(500);
+
+/// A session's life in memory.
+pub(crate) type Coroutine = Pin<Box<dyn Future<Output = End>>>;
+
+/// How a session left memory.
+#[derive(Debug)]
+pub(crate) enum End {
+    /// It was not needed any more, and the store has everything.
+    Stopped,
+    /// The app has ended it: it is to be deleted.
+    Deleted,
+    /// A handler panicked: memory is to be thrown away.
+    Panicked(Poison),
+    /// A later owner has it.
+    Fenced,
+    /// Its state could not be read back.
+    Unreadable(Unreadable),
+}
+
+/// A session's own part of its snapshot.
+pub(crate) struct Loaded {
+    pub(crate) app: Saved,
+    pub(crate) app_version: u32,
+    pub(crate) timers: Timers,
+}
+
+/// Makes the coroutine of a session, which outputs leave whenever it pauses, so that what one
+/// handler assigns many times goes out once.
+pub(crate) fn start<S: Session>(
+    resident: Rc<Resident>,
+    host: Rc<Host>,
+    loaded: Option<Loaded>,
+) -> std::result::Result<Coroutine, Unreadable> {
+    let (app, timers) = match loaded {
+        Some(Loaded { app, app_version, timers }) => (read::<S>(&app, app_version)?, timers),
+        None => (S::default(), Timers::default()),
+    };
+    let mut coroutine = Box::pin(live(app, timers, resident.clone(), host));
+    Ok(Box::pin(std::future::poll_fn(move |context| {
+        let progress = coroutine.as_mut().poll(context);
+        resident.pump_all();
+        progress
+    })))
+}
+
+async fn live<S: Session>(
+    mut app: S,
+    timers: Timers,
+    resident: Rc<Resident>,
+    host: Rc<Host>,
+) -> End {
+    let mut ctx = Context::new(resident.clone(), host, timers);
+    if let Some(poison) = resident.take_poison(&PoisonKind::Post) {
+        tell(&resident, &poison.error, &poison.details);
+    }
+    started(&mut app, &mut ctx).await;
+    loop {
+        if ctx.ended {
+            std::future::poll_fn(|context| resident.poll_settled(context)).await;
+            return End::Deleted;
+        }
+        if ctx.suspect.is_some() && !resident.is_careful() {
+            ctx.suspect = None;
+        }
+        resident.set_plans(ctx.plans());
+        let message = match next(&resident, &mut ctx).await {
+            Todo::Snapshot => {
+                save(&app, &ctx);
+                continue;
+            }
+            Todo::Attached => {
+                ctx.cause = Cause::Hook;
+                // What a hook sends counts as sent by the call before it: a tab that comes back
+                // must not be too slow for what it is about to be sent again.
+                hook(&mut ctx, &What::attached(), async |ctx| app.attached(ctx).await).await;
+                resident.end_call();
+                continue;
+            }
+            Todo::Sleep => {
+                app = match sleep(app, &ctx).await {
+                    Ok(app) => app,
+                    Err(end) => return end,
+                };
+                started(&mut app, &mut ctx).await;
+                continue;
+            }
+            Todo::Stop => return End::Stopped,
+            Todo::Message(message) => message,
+        };
+        if let Err(end) = prepare(&mut ctx).await {
+            return end;
+        }
+        resident.begin_call();
+        if let Err(poison) = handle(&mut app, &mut ctx, message).await {
+            return End::Panicked(poison);
+        }
+        resident.end_call();
+        if let Some(due) = resident.handled() {
+            ctx.host.committer.schedule(&resident, due);
+        }
+        if resident.has_work() || ctx.timers.is_due(Instant::now().into_std()) {
+            give_way().await;
+        }
+    }
+}
+
+enum Todo {
+    Message(Message),
+    Attached,
+    Snapshot,
+    Sleep,
+    Stop,
+}
+
+/// What a handler is called for.
+enum Message {
+    Input(ChannelKey, Input),
+    Timer(Planned),
+    Post(u64, Bytes),
+}
+
+impl From<Work> for Todo {
+    fn from(work: Work) -> Self {
+        match work {
+            Work::Attached => Self::Attached,
+            Work::Input(channel, input) => Self::Message(Message::Input(channel, input)),
+            Work::Post(number, message) => Self::Message(Message::Post(number, message)),
+            Work::Snapshot => Self::Snapshot,
+            Work::Sleep => Self::Sleep,
+            Work::Stop => Self::Stop,
+        }
+    }
+}
+
+/// Waits for the next thing to do. A due timer comes before new work, but the chain of timers that
+/// schedule each other lets one piece of work pass between any two.
+async fn next(resident: &Resident, ctx: &mut Context) -> Todo {
+    let Some(due) = ctx.timers.next_due() else {
+        return std::future::poll_fn(|context| resident.poll_work(context)).await.into();
+    };
+    let mut sleep = std::pin::pin!(tokio::time::sleep_until(due.into()));
+    let passed = ctx.timer_had_its_turn;
+    let work = std::future::poll_fn(|context| {
+        let is_due = sleep.is_elapsed() || sleep.as_mut().poll(context).is_ready();
+        let timer = is_due && resident.takes_timers();
+        if timer && !passed {
+            return Poll::Ready(None);
+        }
+        match resident.poll_work(context) {
+            Poll::Ready(work) => Poll::Ready(Some(work)),
+            Poll::Pending if timer => Poll::Ready(None),
+            Poll::Pending => Poll::Pending,
+        }
+    });
+    let work = work.await;
+    ctx.timer_had_its_turn = work.is_none();
+    match work {
+        Some(work) => work.into(),
+        // Due by the time the sleep ends; an empty message would only be reported.
+        None => Todo::Message(Message::Timer(
+            ctx.timers.pop_due(Instant::now().into_std()).unwrap_or_default(),
+        )),
+    }
+}
+
+/// What must be done before a message may be handled.
+async fn prepare(ctx: &mut Context) -> std::result::Result<(), End> {
+    let (resident, host) = (ctx.resident.clone(), ctx.host.clone());
+    if host.has_been_away_since(resident.confirmed()) {
+        confirm(&resident, &host).await?;
+    }
+    if resident.take_strike() {
+        while let Err(error) = host.ownership.strike(&resident.id, resident.epoch).await {
+            tracing::debug!(session.id = resident.id.as_str(), %error, "count a strike");
+            tokio::time::sleep(STORE_RETRY).await;
+        }
+        if resident.strikes() > 1 {
+            // Never closed, so the permit always comes.
+            ctx.suspect = host.suspects.clone().acquire_owned().await.ok();
+        }
+    }
+    Ok(())
+}
+
+/// The process stood still for a while: somebody may have taken the session (R5).
+async fn confirm(resident: &Resident, host: &Host) -> std::result::Result<(), End> {
+    loop {
+        match host.ownership.confirm(&resident.id, resident.epoch).await {
+            Ok(Standing::Fenced) => return Err(End::Fenced),
+            // A row that is absent is written again with the next save.
+            Ok(Standing::Owned | Standing::Absent) => {
+                resident.confirm();
+                return Ok(());
+            }
+            Err(error) => {
+                tracing::debug!(session.id = resident.id.as_str(), %error, "confirm a session");
+                tokio::time::sleep(STORE_RETRY).await;
+            }
+        }
+    }
+}
+
+/// Calls the handler of a message. `Err` when it panicked and memory is to be given up.
+async fn handle<S: Session>(
+    app: &mut S,
+    ctx: &mut Context,
+    message: Message,
+) -> std::result::Result<(), Poison> {
+    ctx.host.metrics.handled.inc();
+    let resident = ctx.resident.clone();
+    match message {
+        Message::Input(channel, input) => {
+            let (number, bytes) = (input.number, input.body.len());
+            let name = || resident.poison_of(channel, number);
+            match resident.has_poison().then(|| resident.take_poison(&name())).flatten() {
+                Some(poison) => tell_poison(&resident, &poison),
+                None => apply(app, ctx, channel, input).await.map_err(|p| p.named(name()))?,
+            }
+            resident.applied(channel, number, bytes);
+        }
+        Message::Timer(Planned { number, epoch, message }) => {
+            let name = PoisonKind::Timer(number, epoch.0);
+            if let Some(poison) = resident.take_poison(&name) {
+                tell_poison(&resident, &poison);
+                return Ok(());
+            }
+            ctx.cause = Cause::Timer(number, epoch);
+            to_itself(app, ctx, message).await.map_err(|panic| panic.named(name))?;
+        }
+        Message::Post(number, message) => {
+            ctx.cause = Cause::Post(number);
+            let panicked = to_itself(app, ctx, message).await;
+            panicked.map_err(|panic| panic.named(PoisonKind::Post))?;
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,106 @@
+//! A session's life in memory, and each way in which it ends.
+
+use std::panic::AssertUnwindSafe;
+use std::rc::Rc;
+use std::time::Duration;
+
+use futures_util::FutureExt;
+use single_state_proto::frame::{CloseCode, ResetCode};
+use single_state_store::{Saved, fresh_epoch};
+
+use super::{Entry, Loading, Registry};
+use crate::actor::{Coroutine, End};
+use crate::resident::{Poison, Resident};
+
+/// While the store is away, what must be done is tried again so often.
+const STORE_RETRY: Duration = Duration::from_secs(1);
+
+impl Registry {
+    pub(super) async fn live(self: Rc<Self>, resident: Rc<Resident>, coroutine: Coroutine) {
+        let id = resident.id.clone();
+        let end = tokio::select! {
+            // What a later owner has is dropped in the middle of whatever it does.
+            biased;
+            () = resident.fenced() => Ok(End::Fenced),
+            end = AssertUnwindSafe(coroutine).catch_unwind() => end,
+        };
+        self.host.committer.forget(&resident);
+        let again = match end {
+            Ok(End::Stopped) => {
+                self.release(&resident).await;
+                resident.moved();
+                None
+            }
+            Ok(End::Deleted) => {
+                self.delete(&resident).await;
+                None
+            }
+            Ok(End::Fenced) => {
+                resident.reset_channels(ResetCode::Fenced);
+                None
+            }
+            Ok(End::Panicked(poison)) => Some(poison),
+            Ok(End::Unreadable(error)) => {
+                tracing::error!(session.id = id.as_str(), %error, "its state cannot be read back");
+                self.host.metrics.quarantined("unreadable");
+                resident.close_channels(CloseCode::Quarantined);
+                self.release(&resident).await;
+                None
+            }
+            Err(_) => {
+                // Handlers are contained, so this is a mistake of ours.
+                tracing::error!(session.id = id.as_str(), "session panicked outside its handlers");
+                resident.close_channels(CloseCode::Quarantined);
+                None
+            }
+        };
+        self.sessions.borrow_mut().remove(&id);
+        self.host.metrics.resident.dec();
+        if let Some(poison) = again {
+            self.roll_back(&resident, poison);
+        }
+    }
+
+    /// Memory is given up; the session is loaded as it was last committed, and its clients send
+    /// again what came after.
+    pub(super) fn roll_back(self: &Rc<Self>, resident: &Resident, poison: Poison) {
+        let session = resident.id.clone();
+        let loading = Loading { poison: Some(poison), wanted: true, ..Loading::default() };
+        self.sessions.borrow_mut().insert(session.clone(), Entry::Loading(loading));
+        resident.reset_channels(ResetCode::RolledBack);
+        if resident.has_row() {
+            tokio::task::spawn_local(self.clone().load(session, resident.epoch, Vec::new()));
+        } else {
+            self.begin(&session, fresh_epoch(resident.epoch));
+        }
+    }
+
+    async fn release(&self, resident: &Resident) {
+        if !resident.has_row() {
+            return;
+        }
+        let released = [(resident.id.clone(), resident.epoch)];
+        if let Err(error) = self.host.store.release(&released, false).await {
+            // It is politeness: whoever wants the session takes it after a while.
+            tracing::debug!(session.id = resident.id.as_str(), %error, "release a session");
+        }
+    }
+
+    /// The app has ended the session: when it is deleted, its clients hear of it.
+    async fn delete(&self, resident: &Resident) {
+        while resident.has_row() {
+            match self.host.store.delete(&resident.id, resident.epoch).await {
+                Ok(Saved::Fenced) => {
+                    return resident.reset_channels(ResetCode::Fenced);
+                }
+                Ok(_) => break,
+                Err(error) => {
+                    tracing::debug!(session.id = resident.id.as_str(), %error, "delete a session");
+                    tokio::time::sleep(STORE_RETRY).await;
+                }
+            }
+        }
+        resident.say_last_words();
+        resident.close_channels(CloseCode::SessionEnded);
+    }
+}

@@ -1,0 +1,224 @@
+//! The sessions of a worker: the only place that starts or ends one. Knows no sockets and no app
+//! types.
+//!
+//! ```text
+//!   OPEN, work due ──▶ absent ──claim──▶ loading ──row──▶ resident ──ended, idle, robbed──▶ absent
+//!                                          OPENs wait      │  ▲ OPENs attach
+//!                                                          └──┘ a handler panicked: claimed again
+//! ```
+
+use std::cell::{Cell, RefCell};
+use std::rc::Rc;
+use std::time::Duration;
+
+use rustc_hash::FxHashMap;
+use single_state_proto::frame::{Open, Refused};
+use single_state_proto::id::{Epoch, SessionId};
+use single_state_proto::placement::PlacementKey;
+use single_state_proto::topology::Topology;
+use single_state_store::{Standing, fresh_epoch};
+
+use crate::actor::{self, Coroutine, Loaded};
+use crate::chores::Map;
+use crate::host::Host;
+use crate::ownership::CONFIRMED_FOR;
+use crate::resident::{Poison, Resident, Tab};
+use crate::session::Session;
+use crate::snapshot::Unreadable;
+
+mod live;
+mod load;
+
+/// When a gateway asks again for a session for which there is no room.
+const FULL_RETRY_MS: u32 = 1000;
+/// How a gateway whose session could not be claimed asks again.
+const CLAIM_RETRY_MS: u32 = 500;
+/// … and one whose session leaves this memory just now.
+const LEAVING_RETRY_MS: u32 = 50;
+
+/// A session that could not be committed within this time does not leave memory.
+const GIVEN_UP_AFTER: Duration = Duration::from_secs(1);
+
+type Start = fn(Rc<Resident>, Rc<Host>, Option<Loaded>) -> Result<Coroutine, Unreadable>;
+
+/// All sessions of one worker.
+pub(crate) struct Registry {
+    pub(crate) host: Rc<Host>,
+    /// Where sessions belong.
+    pub(crate) map: Map,
+    sessions: RefCell<FxHashMap<SessionId, Entry>>,
+    /// The worker ends: sessions leave and none comes.
+    draining: Cell<bool>,
+    /// Makes a session's coroutine: the one thing that knows the app's type.
+    start: Start,
+}
+
+enum Entry {
+    Loading(Loading),
+    Resident(Rc<Resident>),
+}
+
+/// A session that is being claimed.
+#[derive(Default)]
+struct Loading {
+    waiting: Vec<(Box<Open>, Rc<dyn Tab>)>,
+    /// What panicked, and is why it is loaded again.
+    poison: Option<Poison>,
+    /// It stays even if nobody waits for it: it has work to do.
+    wanted: bool,
+}
+
+impl Registry {
+    /// A worker's registry for the app `S`.
+    pub(crate) fn new<S: Session>(host: Rc<Host>, key: PlacementKey) -> Rc<Self> {
+        let (sessions, draining) = Default::default();
+        Rc::new(Self { host, map: Map::new(key), sessions, draining, start: actor::start::<S> })
+    }
+
+    /// A gateway has told where sessions belong.
+    pub(crate) fn learn(&self, topology: Topology) {
+        self.host.ownership.set_generation(topology.generation());
+        self.map.learn(topology);
+    }
+
+    // --- attaching ------------------------------------------------------------------------------
+
+    /// Attaches a channel to its session, which is loaded first if it is not in memory.
+    pub(crate) fn open(self: &Rc<Self>, open: Box<Open>, tab: Rc<dyn Tab>) {
+        if self.draining.get() {
+            return tab.refused(Refused::Retry { after_ms: CLAIM_RETRY_MS, owner: None });
+        }
+        let mut sessions = self.sessions.borrow_mut();
+        let most = self.host.rules.max_sessions;
+        let full = most > 0 && sessions.len() >= most;
+        match sessions.get_mut(&open.session) {
+            Some(Entry::Resident(resident)) => {
+                let resident = resident.clone();
+                drop(sessions);
+                if self.is_surely_ours(&resident, open.min_epoch) {
+                    resident.attach(&open, tab);
+                } else {
+                    tokio::task::spawn_local(self.clone().confirm(resident, open, tab));
+                }
+            }
+            Some(Entry::Loading(loading)) => loading.waiting.push((open, tab)),
+            None if full => {
+                drop(sessions);
+                tab.refused(Refused::Retry { after_ms: FULL_RETRY_MS, owner: None });
+            }
+            None => {
+                let (session, min_epoch) = (open.session.clone(), open.min_epoch);
+                let (fresh, down) = (open.fresh, open.skipped.clone());
+                let loading = Loading { waiting: vec![(open, tab)], ..Loading::default() };
+                sessions.insert(session.clone(), Entry::Loading(loading));
+                drop(sessions);
+                if fresh {
+                    // Nobody else can know the id: there is nothing to claim yet.
+                    self.host.metrics.claimed("fresh");
+                    self.begin(&session, fresh_epoch(min_epoch));
+                } else {
+                    tokio::task::spawn_local(self.clone().load(session, min_epoch, down));
+                }
+            }
+        }
+    }
+
+    /// Loads a session that has work to do, unless it is here.
+    pub(crate) fn wake(self: &Rc<Self>, session: SessionId) {
+        let mut sessions = self.sessions.borrow_mut();
+        let most = self.host.rules.max_sessions;
+        let full = most > 0 && sessions.len() >= most;
+        if self.draining.get() || full || sessions.contains_key(&session) {
+            return;
+        }
+        let loading = Loading { wanted: true, ..Loading::default() };
+        sessions.insert(session.clone(), Entry::Loading(loading));
+        drop(sessions);
+        tokio::task::spawn_local(self.clone().load(session, Epoch(0), Vec::new()));
+    }
+
+    /// Whether nobody can have taken the session since this was last known (R5).
+    fn is_surely_ours(&self, resident: &Resident, min_epoch: Epoch) -> bool {
+        self.host.rules.ephemeral
+            || (min_epoch <= resident.epoch && resident.confirmed().elapsed() < CONFIRMED_FOR)
+    }
+
+    async fn confirm(self: Rc<Self>, resident: Rc<Resident>, open: Box<Open>, tab: Rc<dyn Tab>) {
+        let standing = self.host.ownership.confirm(&resident.id, resident.epoch).await;
+        if !tab.is_wanted() {
+            return;
+        }
+        match standing {
+            Ok(Standing::Fenced) => {
+                self.host.metrics.fenced.inc();
+                resident.fence();
+                tab.refused(Refused::Retry { after_ms: LEAVING_RETRY_MS, owner: None });
+            }
+            Ok(_) if open.min_epoch > resident.epoch => {
+                // Its gateway has seen a later owner that has left no trace: whoever serves it next
+                // must have a higher epoch than that one.
+                self.retire(&resident);
+                tab.refused(Refused::Retry { after_ms: LEAVING_RETRY_MS, owner: None });
+            }
+            Ok(_) => {
+                resident.confirm();
+                resident.attach(&open, tab);
+            }
+            Err(error) => {
+                tracing::debug!(session.id = resident.id.as_str(), %error, "confirm a session");
+                tab.refused(Refused::Retry { after_ms: CLAIM_RETRY_MS, owner: None });
+            }
+        }
+    }
+
+    // --- leaving --------------------------------------------------------------------------------
+
+    /// The session leaves memory as soon as everything is committed. One that cannot be committed
+    /// soon goes on, and may be asked again (R18).
+    pub(crate) fn passivate(self: &Rc<Self>, resident: &Rc<Resident>, reason: &'static str) {
+        self.host.metrics.passivated(reason);
+        self.retire(resident);
+        if !self.draining.get() {
+            let resident = Rc::downgrade(resident);
+            tokio::task::spawn_local(async move {
+                tokio::time::sleep(GIVEN_UP_AFTER).await;
+                if let Some(resident) = resident.upgrade() {
+                    resident.stay();
+                }
+            });
+        }
+    }
+
+    fn retire(&self, resident: &Rc<Resident>) {
+        if let Some(due) = resident.retire() {
+            self.host.committer.schedule(resident, due);
+        }
+    }
+
+    /// The app's state leaves memory, as soon as everything is committed and until there is work.
+    pub(crate) fn sleep(&self, resident: &Rc<Resident>) {
+        if let Some(due) = resident.want_sleep() {
+            self.host.committer.schedule(resident, due);
+        }
+    }
+
+    /// No session comes any more.
+    pub(crate) fn begin_to_drain(&self) {
+        self.draining.set(true);
+    }
+
+    /// Sessions in memory.
+    pub(crate) fn residents(&self) -> Vec<Rc<Resident>> {
+        let sessions = self.sessions.borrow();
+        let residents = sessions.values().filter_map(|entry| match entry {
+            Entry::Resident(resident) => Some(resident.clone()),
+            Entry::Loading(_) => None,
+        });
+        residents.collect()
+    }
+
+    /// Number of sessions in memory, with those that are being loaded.
+    pub(crate) fn resident(&self) -> usize {
+        self.sessions.borrow().len()
+    }
+}
