@@ -26,6 +26,7 @@ use crate::config::{Config, read};
 use crate::drain::drain;
 use crate::host::Host;
 use crate::link;
+use crate::operate;
 use crate::registry::Registry;
 use crate::session::Session;
 use crate::watchdog::{self, Links, Watchdog};
@@ -91,10 +92,14 @@ impl App {
         Self { durability, ..self }
     }
 
-    /// Runs a worker with the flags of the command line until it is told to end.
+    /// Runs a worker with the flags of the command line until it is told to end, or, when its first
+    /// argument is `sessions`, a command of operators.
     ///
     /// Exit codes: 0 clean, 1 failed, 64 bad usage.
     pub fn run<S: Session>(self) -> ExitCode {
+        if std::env::args_os().nth(1).is_some_and(|first| first == operate::COMMAND) {
+            return operate::run(std::env::args_os().skip(1));
+        }
         let config = match read(std::env::args_os(), self.durability) {
             Ok(config) => config,
             Err(code) => return code,
@@ -316,7 +321,7 @@ impl Node for WorkerNode {
             "sessions": self.registry.resident(),
             "channels": self.host.metrics.channels.get(),
             "links": self.host.metrics.links.get(),
-            "dirty": self.host.committer.dirty(),
+            "dirty": self.registry.dirty(),
             "commits": self.host.metrics.commits.get(),
             "saving": !self.host.committer.is_failing(),
         })
@@ -324,6 +329,7 @@ impl Node for WorkerNode {
     }
 
     fn metrics(&self) -> String {
+        self.host.metrics.dirty.set(self.registry.dirty() as i64);
         let oldest = self.host.committer.oldest_change();
         self.host.metrics.oldest_change_seconds.set(oldest.as_secs_f64());
         self.host.metrics.render()

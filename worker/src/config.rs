@@ -28,7 +28,13 @@ const MIN_BLOCK_WARNING: Duration = Duration::from_millis(10);
 
 /// Runs the sessions of an app.
 #[derive(Debug, Parser)]
-#[command(name = "worker", version, about)]
+#[command(
+    name = "worker",
+    version,
+    about,
+    after_help = "`worker sessions` lists, shows, discards and releases saved sessions: see `worker \
+                  sessions --help`"
+)]
 struct Args {
     /// Position of this worker in the gateways' list, from 0; auto: the number at the end of the
     /// host name.

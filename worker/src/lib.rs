@@ -34,6 +34,7 @@ mod jobs;
 mod link;
 mod message;
 mod metrics;
+mod operate;
 mod output;
 mod ownership;
 mod registry;
