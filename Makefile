@@ -1,7 +1,7 @@
 # The two commands of the README, and what they stand on. `make` alone lists them.
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check bench crowd
+.PHONY: help demo test check bench crowd race
 
 help: ## list the targets
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1\t/' | expand -t 16
@@ -34,3 +34,7 @@ bench: ## measure against one process and against HAProxy; prints the commands a
 crowd: ## 10,000 browsers of which 1,000 do not read and 1,000 drip their handshake
 	cargo build --workspace --bins
 	SINGLE_STATE_TEST_CROWD=10000 cargo test -p single-state-tests --test limits crowd -- --nocapture
+
+race: ## six processes fight for the same rows, 60 s in PostgreSQL and 60 s in SQLite; prints the figures
+	cargo build -p single-state-tests --bins
+	SINGLE_STATE_TEST_RACE_SECONDS=60 cargo test -p single-state-tests --test racing racing_owners_lose_nothing -- --nocapture --test-threads 1

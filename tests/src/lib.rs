@@ -2,10 +2,12 @@
 //!
 //! Nothing here sleeps for a while and hopes: everything waits for a condition, up to a deadline.
 
+pub mod append;
 pub mod browser;
 pub mod chromium;
 pub mod cluster;
 pub mod dev;
+pub mod history;
 pub mod postgres;
 pub mod process;
 pub mod siphash;
