@@ -95,7 +95,6 @@ impl Committer {
         let is_first = queue.due.first_key_value().is_none_or(|(first, _)| place < *first);
         queue.due.insert(place, resident.clone());
         resident.set_queued(place);
-        self.metrics.dirty.set(queue.due.len() as i64);
         if is_first {
             self.changed.notify_one();
         }
@@ -113,12 +112,6 @@ impl Committer {
         self.metrics.encode_seconds.observe(snapshot.took.as_secs_f64());
         self.queue.borrow_mut().ready.push_back(Ready { resident, save: snapshot.save });
         self.changed.notify_one();
-    }
-
-    /// Sessions with changes that are not committed.
-    pub(crate) fn dirty(&self) -> usize {
-        let queue = self.queue.borrow();
-        queue.due.len() + queue.ready.len()
     }
 
     /// For how long the oldest change that is not committed has been waiting.
@@ -196,7 +189,6 @@ impl Committer {
             resident.want_snapshot();
             asked += 1;
         }
-        self.metrics.dirty.set(self.queue.borrow().due.len() as i64);
     }
 
     /// At least one row, if there is any.

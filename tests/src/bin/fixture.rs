@@ -10,6 +10,21 @@ use single_state_worker::{App, Bytes, Context, Result, Session};
 #[derive(Default, Serialize, Deserialize)]
 struct Fixture {
     items: Vec<u64>,
+    /// Nothing but size.
+    ballast: String,
+    /// Older than nothing: a state that says so cannot be read back.
+    #[serde(default, deserialize_with = "refuse")]
+    unreadable: bool,
+}
+
+/// Reads what was saved only if it was not marked.
+fn refuse<'de, D: serde::Deserializer<'de>>(
+    deserializer: D,
+) -> std::result::Result<bool, D::Error> {
+    if bool::deserialize(deserializer)? {
+        return Err(serde::de::Error::custom("it was marked as unreadable"));
+    }
+    Ok(false)
 }
 
 #[derive(Serialize, Deserialize)]
@@ -36,8 +51,19 @@ enum Message {
     List,
     /// Sends so many events of so many bytes.
     Burst { events: u64, bytes: usize },
+    /// Adds a number to the list after a while, without anybody being there.
+    Later { n: u64, seconds: u64 },
+    /// The number, when its time has come.
+    #[serde(rename = "_append")]
+    Due { n: u64 },
+    /// Makes the state so many bytes larger.
+    Grow { bytes: usize },
+    /// Makes the state one that cannot be read back.
+    Spoil,
     /// Panics.
     Panic,
+    /// Ends the worker's process as a stack that overflows would.
+    Die,
     /// Ends the session.
     End,
 }
@@ -75,7 +101,7 @@ impl Session for Fixture {
                 .await;
                 ctx.send(&json!({"tag": "computed"}))
             }
-            Message::Append { n } => {
+            Message::Append { n } | Message::Due { n } => {
                 self.items.push(n);
                 ctx.assign("length", &self.items.len())
             }
@@ -86,7 +112,19 @@ impl Session for Fixture {
                 }
                 Ok(())
             }
+            Message::Later { n, seconds } => {
+                ctx.schedule(&n.to_string(), Duration::from_secs(seconds), &Message::Due { n })
+            }
+            Message::Grow { bytes } => {
+                self.ballast.push_str(&"x".repeat(bytes));
+                ctx.assign("ballast", &self.ballast.len())
+            }
+            Message::Spoil => {
+                self.unreadable = true;
+                ctx.assign("spoilt", &true)
+            }
             Message::Panic => panic!("asked to"),
+            Message::Die => std::process::abort(),
             Message::End => {
                 ctx.end();
                 Ok(())

@@ -20,8 +20,10 @@ const PASSES: u32 = 5;
 pub(crate) struct Demo {
     items: Vec<String>,
     training: Option<Training>,
-    /// False only in a session that no worker has had before.
-    restored: bool,
+    /// Names the first question of who owns the session. A page that hears another name than before
+    /// knows that the session has started from nothing: had this message been saved, or sent again,
+    /// the name would be the same.
+    born: Option<String>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -78,7 +80,7 @@ fn default_rate() -> f64 {
 #[serde(tag = "tag", rename_all = "snake_case")]
 enum Event<'a> {
     Items { items: &'a [String] },
-    Where { session: &'a str, worker: u16, epoch: u64, restored: bool },
+    Where { session: &'a str, worker: u16, process: u32, epoch: u64, born: &'a str },
 }
 
 impl Session for Demo {
@@ -96,8 +98,9 @@ impl Session for Demo {
             Message::Where => ctx.send(&Event::Where {
                 session: ctx.session_id(),
                 worker: ctx.worker_index(),
+                process: std::process::id(),
                 epoch: ctx.epoch(),
-                restored: self.restored,
+                born: self.born.get_or_insert_with(|| ctx.idempotency_key()),
             }),
             Message::Train { steps, rate } => self.train(steps, rate, ctx),
             Message::Pause => self.pause(true, ctx),
@@ -184,6 +187,7 @@ fn check_rate(rate: f64) -> Result<f64> {
 mod tests {
     use super::*;
     use serde_json::json;
+    use single_state_worker::Durability;
     use single_state_worker::testing::TestSession;
 
     #[test]
@@ -264,5 +268,33 @@ mod tests {
             session.outputs()[0]["error"],
             "the tag \"_step\" is reserved for the session itself"
         );
+    }
+
+    #[test]
+    fn what_a_session_was_born_with_stays_with_every_later_owner() {
+        let session = TestSession::<Demo>::new();
+        let ask = || {
+            session.send(json!({"tag": "where"}));
+            session.outputs().pop().unwrap()
+        };
+        let first = ask();
+        // Before anything was committed, and after that.
+        for wait in [Duration::ZERO, Duration::from_secs(10)] {
+            session.advance(wait);
+            session.crash();
+            let next = ask();
+            assert!(next["epoch"].as_u64() > first["epoch"].as_u64(), "{first} {next}");
+            assert_eq!(next["born"], first["born"]);
+        }
+    }
+
+    #[test]
+    fn a_session_that_was_lost_is_born_anew() {
+        let session = TestSession::<Demo>::with_durability(Durability::Memory);
+        session.send(json!({"tag": "where"}));
+        let first = session.outputs().pop().unwrap();
+        session.crash();
+        session.send(json!({"tag": "where"}));
+        assert_ne!(session.outputs().pop().unwrap()["born"], first["born"]);
     }
 }

@@ -217,6 +217,11 @@ impl Registry {
         residents.collect()
     }
 
+    /// Number of sessions with changes that are not committed.
+    pub(crate) fn dirty(&self) -> usize {
+        self.residents().iter().filter(|resident| resident.is_dirty()).count()
+    }
+
     /// Number of sessions in memory, with those that are being loaded.
     pub(crate) fn resident(&self) -> usize {
         self.sessions.borrow().len()

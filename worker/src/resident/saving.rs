@@ -120,7 +120,12 @@ impl Saving {
 
     /// Whether the store has everything.
     pub(super) fn is_clean(&self) -> bool {
-        self.changed.is_none() && !self.hinted && !self.in_flight
+        !self.is_dirty() && !self.hinted
+    }
+
+    /// Whether messages were handled that the store does not know of.
+    pub(super) fn is_dirty(&self) -> bool {
+        self.changed.is_some() || self.in_flight
     }
 
     /// Whether a save is on its way.

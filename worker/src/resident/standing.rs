@@ -146,6 +146,11 @@ impl Resident {
         state.news()
     }
 
+    /// Whether something of it is not committed.
+    pub(crate) fn is_dirty(&self) -> bool {
+        self.state.borrow().saving.is_dirty()
+    }
+
     /// Whether it is about to leave memory.
     pub(crate) fn is_retiring(&self) -> bool {
         let state = self.state.borrow();
