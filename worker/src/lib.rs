@@ -43,6 +43,8 @@ mod running;
 mod session;
 mod snapshot;
 pub mod testing;
+#[cfg(test)]
+mod tests;
 mod timers;
 mod watchdog;
 

@@ -124,12 +124,20 @@ impl<S: Session> TestSession<S> {
     }
 
     fn make(shared: Arc<dyn Any + Send + Sync>, durability: Durability) -> Self {
+        Self::with_store(shared, durability, Rc::new(MemoryStore::new()))
+    }
+
+    /// A session in a store that the test has prepared.
+    pub(crate) fn with_store(
+        shared: Arc<dyn Any + Send + Sync>,
+        durability: Durability,
+        store: SharedStore,
+    ) -> Self {
         let mut builder = tokio::runtime::Builder::new_current_thread();
         let runtime = builder.enable_all().start_paused(true).build();
         let runtime = runtime.expect("a test needs a runtime");
         let tasks = LocalSet::new();
         let clock = tasks.block_on(&runtime, async { Clock::virtual_time() });
-        let store: SharedStore = Rc::new(MemoryStore::new());
         let start: (u32, Start) = (S::VERSION, Worker::registry::<S>);
         let worker = tasks.block_on(&runtime, async {
             store.prepare().await.expect("memory is there");
@@ -165,6 +173,12 @@ impl<S: Session> TestSession<S> {
     /// Sends a message from the first tab, and returns when it is handled.
     pub fn send(&self, message: Value) {
         self.first.send(message);
+    }
+
+    /// Sends a message from the first tab, and does not wait until it is handled.
+    #[cfg(test)]
+    pub(crate) fn send_unwaited(&self, message: Value) {
+        self.first.send_unwaited(message);
     }
 
     /// Sends any text from the first tab, and returns when it is handled.
@@ -219,7 +233,7 @@ impl World {
             ));
             old.commits.abort();
             // Its sessions die where they are; their tabs come to the new worker.
-            old.registry.residents().iter().for_each(|resident| resident.fence());
+            old.registry.crash();
             tokio::task::yield_now().await;
         });
     }
@@ -282,6 +296,13 @@ impl TestTab {
     /// Sends a message, and returns when it is handled.
     pub fn send(&self, message: Value) {
         self.send_text(&message.to_string());
+    }
+
+    /// Sends a message, and does not wait until it is handled.
+    #[cfg(test)]
+    pub(crate) fn send_unwaited(&self, message: Value) {
+        self.wire.state.borrow_mut().client.push(false, message.to_string().into());
+        self.world.block_on(async { self.wire.forward() });
     }
 
     /// Sends any text, and returns when it is handled.

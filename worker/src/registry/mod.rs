@@ -207,6 +207,22 @@ impl Registry {
         self.draining.set(true);
     }
 
+    /// Ends as a crash would, within a process that goes on: for tests of apps.
+    pub(crate) fn crash(&self) {
+        self.draining.set(true);
+        let sessions: Vec<_> = self.sessions.borrow_mut().drain().collect();
+        for (_, entry) in sessions {
+            match entry {
+                Entry::Loading(loading) => {
+                    for (_, tab) in loading.waiting {
+                        tab.refused(Refused::Retry { after_ms: 0, owner: None });
+                    }
+                }
+                Entry::Resident(resident) => resident.fence(),
+            }
+        }
+    }
+
     /// Sessions in memory.
     pub(crate) fn residents(&self) -> Vec<Rc<Resident>> {
         let sessions = self.sessions.borrow();
