@@ -1,6 +1,7 @@
 //! Flags and variables of `gateway`, checked: the only reader of the environment. All mistakes are
 //! told at once.
 
+mod dev;
 #[cfg(test)]
 mod tests;
 
@@ -20,6 +21,7 @@ use single_state_proto::limits::MAX_MESSAGE;
 use single_state_proto::placement::{Placement, PlacementKey};
 use single_state_proto::topology::Topology;
 
+use self::dev::{DevArgs, check_dev};
 use crate::admission::AdmissionLimits;
 use crate::channel::ChannelLimits;
 use crate::dev::DevOptions;
@@ -95,40 +97,6 @@ struct RunArgs {
     links: LinkArgs,
     #[command(flatten)]
     common: CommonArgs,
-}
-
-#[derive(Debug, Args)]
-struct DevArgs {
-    /// Where browsers connect.
-    #[arg(
-        long,
-        env = "SINGLE_STATE_LISTEN",
-        default_value = "127.0.0.1:8000",
-        value_name = "HOST:PORT"
-    )]
-    listen: String,
-    /// Where probes, status and metrics are read; port 0 takes a free one.
-    #[arg(
-        long,
-        env = "SINGLE_STATE_ADMIN_LISTEN",
-        default_value = "127.0.0.1:0",
-        value_name = "HOST:PORT"
-    )]
-    admin_listen: String,
-    /// How many worker processes to start.
-    #[arg(long, env = "SINGLE_STATE_WORKERS", default_value = "3", value_name = "N")]
-    workers: String,
-    /// Where data lies.
-    #[arg(long, env = "SINGLE_STATE_DATA", default_value = ".single-state", value_name = "DIR")]
-    data: PathBuf,
-    /// Shell command that builds the workers; runs now and when a source file changes.
-    #[arg(long, env = "SINGLE_STATE_BUILD", value_name = "COMMAND")]
-    build: Option<String>,
-    #[command(flatten)]
-    common: CommonArgs,
-    /// The worker and its arguments; default: the program `worker` beside this one.
-    #[arg(last = true, value_name = "WORKER COMMAND")]
-    command: Vec<OsString>,
 }
 
 #[derive(Debug, Args)]
@@ -351,51 +319,6 @@ fn check_sessions(
     };
     mistakes.add(sentence);
     None
-}
-
-fn check_dev(args: DevArgs, mut mistakes: Mistakes) -> Result<(Config, DevOptions), Mistakes> {
-    let workers = mistakes.parse::<u32>("--workers", &args.workers);
-    if workers.is_some_and(|workers| !(1..=64).contains(&workers)) {
-        mistakes.add(format!("--workers {}: give a number from 1 to 64", args.workers));
-    }
-    if args.build.as_ref().is_some_and(|command| command.trim().is_empty()) {
-        mistakes.add("--build: give a command, such as --build 'cargo build'");
-    }
-    let listen = mistakes.listen("--listen", &args.listen);
-    let admin_listen = mistakes.listen("--admin-listen", &args.admin_listen);
-    let placement_key = args.common.placement_key.clone();
-    let format = args.common.log_format.clone();
-    let web = args.common.web.clone();
-    let common = check_common(args.common, "warn", &mut mistakes);
-    let mut extra_env: Vec<(OsString, OsString)> = vec![
-        ("SINGLE_STATE_LOG_FORMAT".into(), format.into()),
-        // Links of dev stay on loopback and have no keys, whatever the shell is set up for.
-        ("SINGLE_STATE_LINK_KEY_FILE".into(), OsString::new()),
-    ];
-    if let Some(key) = placement_key {
-        extra_env.push(("SINGLE_STATE_PLACEMENT_KEY".into(), key.into()));
-    }
-    // An author hears sooner than an operator of a handler that blocks.
-    if std::env::var_os("SINGLE_STATE_BLOCK_WARNING").is_none() {
-        extra_env.push(("SINGLE_STATE_BLOCK_WARNING".into(), "100ms".into()));
-    }
-    if let Some(config) = &common {
-        extra_env.push(("SINGLE_STATE_LOG".into(), config.log_filter.clone().into()));
-    }
-    let not_sources = std::iter::once(args.data).chain(web).collect();
-    let config = (|| {
-        let config = Config { listen: listen?, admin_listen: admin_listen?, ..common? };
-        let options = DevOptions {
-            workers: workers?,
-            command: args.command,
-            not_sources,
-            build: args.build,
-            extra_env,
-            ..DevOptions::default()
-        };
-        Some((Config { cluster: "dev".to_owned(), ..config }, options))
-    })();
-    mistakes.into_result(config)
 }
 
 fn check_common(args: CommonArgs, default_filter: &str, mistakes: &mut Mistakes) -> Option<Config> {

@@ -1,8 +1,8 @@
 //! `gateway dev`: the local supervisor that starts workers beside the gateway and keeps them going.
 //!
-//! Owns: the worker processes (ports, environment, process group, output, restarts), the build
-//! command, and the watches on the workers' program and on the sources.
-//! Must not know: browsers, sessions, links, topologies. It only hands out the addresses at which
+//! Owns: the worker processes (ports, environment, process group, output, restarts), the folder where
+//! they keep sessions, the build command, and the watches on the workers' program and on the sources.
+//! Must not know: browsers, links, topologies, what a session is made of. It only hands out the addresses at which
 //! its workers can be reached.
 //!
 //! ```text
@@ -24,6 +24,7 @@ use std::{ffi::OsString, io, path::PathBuf, time::Duration};
 
 mod backoff;
 mod build;
+mod data;
 mod handle;
 mod output;
 mod ports;
@@ -53,11 +54,14 @@ pub struct DevOptions {
     pub project: PathBuf,
     /// The shell command that builds the workers' program, if it shall be run at all.
     pub build: Option<String>,
+    /// The folder where the workers keep sessions, if it is to be made.
+    pub data: Option<PathBuf>,
     /// The workers' `SINGLE_STATE_STORE`.
     pub store: OsString,
     /// Further environment of the workers; it wins over all that they would get otherwise.
     pub extra_env: Vec<(OsString, OsString)>,
-    /// How long a process may take to leave after SIGTERM, before its group gets SIGKILL.
+    /// How long a process may take to leave after SIGTERM, before its group gets SIGKILL. A worker
+    /// is told to be done with its sessions somewhat earlier.
     pub grace: Duration,
 }
 
@@ -69,9 +73,10 @@ impl Default for DevOptions {
             not_sources: vec![".single-state".into()],
             project: ".".into(),
             build: None,
+            data: None,
             store: "memory:".into(),
             extra_env: Vec::new(),
-            grace: Duration::from_secs(5),
+            grace: Duration::from_secs(10),
         }
     }
 }
@@ -84,6 +89,17 @@ pub enum DevError {
     /// No free ports on this machine.
     #[error("cannot reserve ports on 127.0.0.1 for the workers: {0}")]
     Ports(io::Error),
+    /// Sessions cannot be kept in the data folder.
+    #[error(
+        "sessions cannot be kept in {folder}: {source}; name another folder with --data, \
+         or keep none with --store memory:"
+    )]
+    Data {
+        /// The folder.
+        folder: PathBuf,
+        /// The system's reason.
+        source: io::Error,
+    },
     /// The default program is not beside the gateway.
     #[error(
         "there is no worker program at {0}: build it with `cargo build`, \

@@ -13,7 +13,7 @@ use tempfile::TempDir;
 use tokio::process::Command;
 
 use crate::DEADLINE;
-use crate::cluster::Node;
+use crate::cluster::{Node, http_get};
 use crate::process::{Process, program};
 
 /// A folder as the author of an app has it, with a worker program in it: `bin/worker`.
@@ -79,7 +79,12 @@ impl Project {
     /// The same with another command of the workers after the `--`, or none.
     pub async fn dev_of(&self, flags: &[&str], worker: &[&str]) -> Result<Dev> {
         let arguments = [&["dev", "--listen", "127.0.0.1:0"], flags, worker].concat();
-        let process = Process::spawn("gateway dev", self.gateway(&arguments))?;
+        Self::start(self.gateway(&arguments)).await
+    }
+
+    /// Starts a `gateway dev` on free ports; waits until the gateway has reached all workers.
+    pub async fn start(command: Command) -> Result<Dev> {
+        let process = Process::spawn("gateway dev", command)?;
         let (address, admin) = process.wait_for_line(addresses_in).await?;
         let dev = Dev { gateway: Node { process, address, admin } };
         dev.wait_until_up().await?;
@@ -134,6 +139,35 @@ impl Dev {
         let output = self.gateway.process.output();
         let numbers = output.lines().filter_map(|line| line.strip_prefix(prefix)?.split_once(','));
         numbers.filter_map(|(number, _)| number.parse().ok()).collect()
+    }
+
+    /// Waits until a worker's sessions of now are saved. The save that is under way may have begun
+    /// before; the one after it has everything, if something is to be saved all the time.
+    pub async fn wait_until_saved(&self, index: u64) -> Result<()> {
+        let prefix = format!("dev | worker {index} is process ");
+        let output = self.gateway.process.output();
+        let line = output.lines().rfind(|line| line.starts_with(&prefix)).context("its start")?;
+        let (_, admin) = line.split_once("admin http://").context("its admin listener")?;
+        let commits = async || -> Result<u64> {
+            let (_, body) = http_get(admin, "/status").await?;
+            let status: Value = serde_json::from_str(&body)?;
+            status["commits"].as_u64().with_context(|| format!("no commits in {status}"))
+        };
+        let before = commits().await?;
+        wait_for(async || {
+            ensure!(commits().await? >= before + 2, "nothing was saved twice");
+            Ok(())
+        })
+        .await
+    }
+
+    /// Stops it as its user does, and waits until it has ended well; what it printed.
+    pub async fn stop(mut self) -> Result<String> {
+        self.gateway.process.signal("TERM")?;
+        let status = self.gateway.process.wait().await?;
+        let output = self.gateway.process.output();
+        ensure!(status.success(), "`gateway dev` ended with {status}:\n{output}");
+        Ok(output)
     }
 
     /// Kills a worker as a crash would.

@@ -82,3 +82,35 @@ fn an_allowed_origin_must_be_one() {
     let line = "gateway dev --allow-origin https://a.example --allow-origin b.example";
     assert_eq!(sentences(line).len(), 1);
 }
+
+/// What the workers of a `gateway dev` are to be started with.
+fn dev_options(line: &str) -> DevOptions {
+    let Parsed::Arguments(Cli { command: Command::Dev(args) }, mistakes) =
+        parse::<Cli>(line.split(' ').map(OsString::from))
+    else {
+        panic!("{line} must give arguments of dev");
+    };
+    check_dev(args, mistakes).unwrap().1
+}
+
+#[test]
+fn workers_of_dev_keep_sessions_in_the_data_folder_unless_a_store_is_named() {
+    let here = std::env::current_dir().unwrap();
+    let options = dev_options("gateway dev");
+    assert_eq!(options.data, Some(here.join(".single-state")));
+    let file = here.join(".single-state/sessions.sqlite");
+    assert_eq!(options.store, *format!("sqlite:{}", file.display()));
+    assert_eq!(dev_options("gateway dev --data /a/b").store, *"sqlite:/a/b/sessions.sqlite");
+    let options = dev_options("gateway dev --data /a/b --store memory:");
+    assert_eq!((options.data, options.store), (None, "memory:".into()), "no folder is needed");
+}
+
+#[test]
+fn what_sqlite_writes_is_no_source() {
+    let options = dev_options("gateway dev --data /a/b");
+    assert!(options.not_sources.contains(&"/a/b".into()), "{options:?}");
+    let options = dev_options("gateway dev --store sqlite:data/own.db");
+    for file in ["data/own.db", "data/own.db-wal", "data/own.db-shm", "data/own.db.lock"] {
+        assert!(options.not_sources.contains(&file.into()), "{file} in {options:?}");
+    }
+}

@@ -13,6 +13,7 @@ use tokio::{sync::mpsc, task::JoinSet};
 use super::{
     DevError, DevOptions,
     build::Builds,
+    data,
     handle::{Command, SupervisorHandle},
     output::{Label, Printer},
     ports,
@@ -81,7 +82,8 @@ pub(crate) enum Event {
 }
 
 impl Supervisor {
-    /// Reserves the ports. Without a build, it also makes sure that the command names a program.
+    /// Makes the data folder and reserves the ports. Without a build, it also makes sure that the
+    /// command names a program.
     pub fn bind(options: DevOptions) -> Result<Self, DevError> {
         Self::with_printer(options, Printer::stderr(env::var_os("NO_COLOR").is_some()))
     }
@@ -95,6 +97,10 @@ impl Supervisor {
         let program = Program::of(&options.command);
         if options.build.is_none() {
             program.check()?;
+        }
+        if let Some(folder) = &options.data {
+            let wrong = |source| DevError::Data { folder: folder.clone(), source };
+            data::prepare(folder).map_err(wrong)?;
         }
         let slots = reserve_slots(options.workers).map_err(DevError::Ports)?;
         let (handle, commands) = SupervisorHandle::new();
@@ -128,6 +134,9 @@ impl Supervisor {
     /// Must run inside a `LocalSet`.
     pub async fn run(mut self, shutdown: impl Future<Output = ()>) -> Result<(), DevError> {
         let mut shutdown = pin!(shutdown);
+        if let Some(folder) = &self.options.data {
+            self.say(&format!("sessions are kept in {}", folder.display()));
+        }
         self.begin_builds();
         if self.options.build.is_none() {
             self.start_all();

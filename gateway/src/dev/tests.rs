@@ -299,6 +299,7 @@ fn a_worker_learns_its_place_from_its_environment_and_its_stdin_stays_open() {
             ("LISTEN", &dev.addresses[1].to_string()),
             ("STORE", "extra"),
             ("CLUSTER", "dev"),
+            ("DRAIN_TIMEOUT", "8000ms"),
             ("EXIT_WITH_STDIN", "true"),
         ] {
             dev.line(&format!("worker 1 | SINGLE_STATE_{name}={value}"), 1).await;

@@ -23,8 +23,7 @@ const PROBE_EVERY: Duration = Duration::from_millis(50);
 
 /// Variables of the gateway that a worker would take for its own. The ones that every worker gets
 /// anew are not among them.
-const NOT_FOR_WORKERS: [&str; 3] =
-    ["SINGLE_STATE_DRAIN_TIMEOUT", "SINGLE_STATE_TOPOLOGY", "SINGLE_STATE_WORKERS"];
+const NOT_FOR_WORKERS: [&str; 2] = ["SINGLE_STATE_TOPOLOGY", "SINGLE_STATE_WORKERS"];
 
 impl Supervisor {
     /// The first start. If one worker cannot be started at all, no retry will help: all end.
@@ -76,7 +75,10 @@ impl Supervisor {
             command.env("SINGLE_STATE_LISTEN", slot.link.to_string());
             command.env("SINGLE_STATE_ADMIN_LISTEN", slot.admin.to_string());
         }
+        // Time is left in which a worker can say what it could not commit.
+        let drain_timeout = self.options.grace.mul_f32(0.8).as_millis();
         command
+            .env("SINGLE_STATE_DRAIN_TIMEOUT", format!("{drain_timeout}ms"))
             .env("SINGLE_STATE_INDEX", index.to_string())
             .env("SINGLE_STATE_STORE", &self.options.store)
             .env("SINGLE_STATE_CLUSTER", "dev")
