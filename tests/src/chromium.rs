@@ -41,6 +41,9 @@ const POLL: Duration = Duration::from_millis(50);
 /// How long chromedriver may take to end its browser before both are killed.
 const SHUTDOWN: Duration = Duration::from_secs(5);
 
+/// Control and A, no modifier any more, Delete.
+const ALL_OF_IT: &str = "\u{e009}a\u{e000}\u{e017}";
+
 /// No window, no sandbox (CI runs as root), and no traffic of the browser's own.
 const ARGUMENTS: [&str; 8] = [
     "--headless=new",
@@ -115,8 +118,10 @@ impl Chromium {
     /// Waits until the input field is there and replaces what it holds, key by key.
     pub async fn fill(&self, selector: &str, text: &str) -> Result<()> {
         let element = self.appears(selector).await?;
-        element.clear().await.with_context(|| format!("clear {selector}"))?;
-        element.send_keys(text).await.with_context(|| format!("type into {selector}"))
+        // As a person does it. WebDriver's own "clear" is no key: a page that draws itself from its
+        // state puts the old text back.
+        let keys = format!("{ALL_OF_IT}{text}");
+        element.send_keys(&keys).await.with_context(|| format!("type into {selector}"))
     }
 
     /// Waits until the element's visible text is exactly `expected`.

@@ -6,7 +6,7 @@ import { Axpy, Notes, Train, Yak } from "./cards.js";
 import { html } from "./html.js";
 import { initial, reducer } from "./reducer.js";
 import { watchOwner } from "./where.js";
-import { connectionInWords, ownerInWords } from "./words.js";
+import { changeInWords, connectionInWords, ownerInWords } from "./words.js";
 
 /** @typedef {import("../protocol.js").Message} Message */
 
@@ -19,25 +19,28 @@ function send(message) {
   return sent;
 }
 
-/** @param {{ id: string, text: string, onDismiss: () => void }} props */
-function Banner({ id, text, onDismiss }) {
+/**
+ * What interrupts is said at once; what is calm waits its turn, also with a screen reader.
+ *
+ * @param {{ id: string, text: string, calm?: boolean, onDismiss: () => void }} props
+ */
+function Banner({ id, text, calm = false, onDismiss }) {
   // The live region is there before its text is, else a screen reader may miss the text.
-  return html`<div role="alert">
+  return html`<div role=${calm ? "status" : "alert"}>
     ${text &&
-    html`<div class="banner">
+    html`<div class=${calm ? "banner calm" : "banner"}>
       <p id=${id}>${text}</p>
       <button class="quiet" id=${`${id}-dismiss`} onClick=${onDismiss}>Dismiss</button>
     </div>`}
   </div>`;
 }
 
-const LOST =
-  "Your session started again: its worker was restarted, and the memory store keeps nothing. " +
-  "What the session held is gone; values on this page may be from before.";
-
 /** @param {import("../single-state.js").View<import("./reducer.js").DemoState>} view */
 function Page({ state, connection }) {
   const { dispatch } = session;
+  const change = state.change ? changeInWords(state.change) : "";
+  const lost = state.change?.lost ?? false;
+  const dismissChange = () => dispatch({ tag: "_dismiss_change" });
   const card = { state, send, dispatch };
   return html`
     <header>
@@ -53,8 +56,8 @@ function Page({ state, connection }) {
       </nav>
     </header>
     <div class="banners">
-      <${Banner} id="lost-banner" text=${state.lost ? LOST : ""}
-        onDismiss=${() => dispatch({ tag: "_dismiss_lost" })} />
+      <${Banner} id="lost-banner" text=${lost ? change : ""} onDismiss=${dismissChange} />
+      <${Banner} id="notice" calm text=${lost ? "" : change} onDismiss=${dismissChange} />
       <${Banner} id="error" text=${state.error}
         onDismiss=${() => dispatch({ tag: "_dismiss_error" })} />
     </div>

@@ -8,8 +8,17 @@
  * @typedef {object} Owner
  * @property {string} session
  * @property {number} worker index
+ * @property {number} process the worker's process number
  * @property {number} epoch rises with each new ownership
- * @property {boolean} restored the owner loaded what an earlier one had saved
+ * @property {string} born another one than before: the session has started from nothing
+ */
+
+/**
+ * The session has another owner than before.
+ * @typedef {object} Change
+ * @property {Owner} from
+ * @property {Owner} to
+ * @property {boolean} lost it started again from nothing: what it held was not saved
  */
 
 /**
@@ -19,7 +28,7 @@
  * @property {string[] | null} items the notes, as last listed
  * @property {Owner | null} owner
  * @property {number} unanswered ticks since the owner was asked and has not answered
- * @property {boolean} lost the session started again and has forgotten its state
+ * @property {Change | null} change of the owner, until it is dismissed
  * @property {string} error what last went wrong, in words
  */
 
@@ -30,7 +39,7 @@ export const initial = Object.freeze({
   items: null,
   owner: null,
   unanswered: 0,
-  lost: false,
+  change: null,
   error: "",
 });
 
@@ -60,33 +69,52 @@ export function reducer(state, message) {
       return { ...state, error: "Not sent: there is no connection. Try again when it is back." };
     case "_dismiss_error":
       return { ...state, error: "" };
-    case "_dismiss_lost":
-      return { ...state, lost: false };
+    case "_dismiss_change":
+      return { ...state, change: null };
     default:
       return state;
   }
 }
 
 /**
- * Another owner that restored nothing has started the session from nothing. The values on the page
- * stay until they are replaced: which of them came from the new owner cannot be told any more.
+ * A later owner has what the one before had saved; the session sends again what was not saved. When
+ * nothing was, the values on the page stay until they are replaced: which of them came from the new
+ * owner cannot be told any more.
  *
  * @param {DemoState} state
  * @param {Owner} owner
+ * @returns {DemoState}
  */
 function located(state, owner) {
-  const before = state.owner;
-  const same = before !== null && before.session === owner.session;
-  const again = same && before.epoch !== owner.epoch && !owner.restored;
-  return { ...state, owner, unanswered: 0, lost: state.lost || again };
+  const from = state.owner;
+  if (from === null || from.session !== owner.session) {
+    return { ...state, owner, unanswered: 0, change: null };
+  }
+  // The answer of an owner that is gone already may come late, or once more.
+  if (owner.epoch < from.epoch) return state;
+  const change = owner.epoch > from.epoch ? changed(state.change, from, owner) : state.change;
+  return { ...state, owner, unanswered: 0, change };
+}
+
+/**
+ * A loss that nobody has read yet is not hidden by what follows it.
+ *
+ * @param {Change | null} unread
+ * @param {Owner} from
+ * @param {Owner} to
+ * @returns {Change}
+ */
+function changed(unread, from, to) {
+  const lost = from.born !== to.born || (unread?.lost ?? false);
+  return { from, to, lost };
 }
 
 /**
  * @param {Message} message
  * @returns {Owner}
  */
-function ownerOf({ session, worker, epoch, restored }) {
-  return { session, worker, epoch, restored };
+function ownerOf({ session, worker, process, epoch, born }) {
+  return { session, worker, process, epoch, born };
 }
 
 /** @param {Message} message */

@@ -1,7 +1,8 @@
-// The connection and the owner, in words.
+// The connection, the owner and its change, in words.
 
 /** @typedef {import("../session.js").Connection} Connection */
 /** @typedef {import("./reducer.js").DemoState} DemoState */
+/** @typedef {import("./reducer.js").Change} Change */
 
 /** Ticks without an answer after which the page says that the worker is away. */
 const LATE = 2;
@@ -31,7 +32,35 @@ export function connectionInWords({ status, retryIn, code, reason }) {
  */
 export function ownerInWords({ owner, unanswered }, connection) {
   if (!owner) return "session: not known yet";
+  const { session, worker, process } = owner;
   const away = connection.status === "open" && unanswered >= LATE;
-  const worker = away ? `waiting for worker ${owner.worker}` : `on worker ${owner.worker}`;
-  return `session ${owner.session} ${worker}, epoch ${owner.epoch}`;
+  const where = away ? `waiting for worker ${worker}` : `on worker ${worker}, process ${process}`;
+  return `session ${session} ${where}`;
+}
+
+/**
+ * @param {Change} change
+ * @returns {string}
+ */
+export function changeInWords({ from, to, lost }) {
+  const what = happening(from, to);
+  if (lost) {
+    return (
+      `${what}, and your session started again from nothing: what it held was not saved ` +
+      "(with the store “memory:” nothing is). Values on this page may be from before."
+    );
+  }
+  return `${what}. Your session went on from where it was last saved.`;
+}
+
+/**
+ * @param {Change["from"]} from
+ * @param {Change["to"]} to
+ */
+function happening(from, to) {
+  if (from.worker !== to.worker) {
+    return `Your session moved from worker ${from.worker} to worker ${to.worker}`;
+  }
+  if (from.process !== to.process) return `Worker ${to.worker} was restarted`;
+  return `Worker ${to.worker} has loaded your session again`;
 }

@@ -3,7 +3,7 @@ import { test } from "node:test";
 import { initial, reducer } from "../demo/reducer.js";
 import { parseNumber, parseVector, printVector } from "../demo/vector.js";
 import { watchOwner } from "../demo/where.js";
-import { connectionInWords, ownerInWords } from "../demo/words.js";
+import { changeInWords, connectionInWords, ownerInWords } from "../demo/words.js";
 import { openSession } from "../single-state.js";
 import { CONNECTING } from "../session.js";
 import { fakeBrowser } from "./fake.js";
@@ -15,7 +15,17 @@ const after = (...messages) => messages.reduce(reducer, initial);
 
 /** @param {Partial<import("../demo/reducer.js").Owner>} fields */
 const where = (fields = {}) => {
-  return { tag: "where", session: "s", worker: 0, epoch: 1, restored: false, ...fields };
+  return { tag: "where", session: "s", worker: 0, process: 7, epoch: 1, born: "a", ...fields };
+};
+
+/**
+ * What the page says of a change of the owner.
+ *
+ * @param {Message[]} messages
+ */
+const said = (...messages) => {
+  const { change } = after(...messages);
+  return change && { lost: change.lost, words: changeInWords(change) };
 };
 
 test("assign keeps the newest value of each key", () => {
@@ -46,22 +56,43 @@ test("an unknown tag changes nothing", () => {
   assert.equal(after({ tag: "later" }), initial);
 });
 
-test("the first owner is no loss", () => {
-  assert.equal(after(where()).lost, false);
+test("the first owner, and the same one again, is no change", () => {
+  assert.equal(said(where(), where()), null);
 });
 
-test("a new epoch that restored nothing is a loss, until it is dismissed", () => {
-  const again = [where(), where({ epoch: 2 }), where({ epoch: 2 })];
-  assert.equal(after(...again).lost, true);
-  assert.equal(after(...again, { tag: "_dismiss_lost" }, where({ epoch: 2 })).lost, false);
+test("a restarted worker that has the session as it was saved is told calmly, until dismissed", () => {
+  const again = [where(), where({ process: 8, epoch: 2 })];
+  assert.match(said(...again)?.words ?? "", /^Worker 0 was restarted\. Your session went on/);
+  assert.equal(said(...again)?.lost, false);
+  assert.equal(said(...again, { tag: "_dismiss_change" }, where({ process: 8, epoch: 2 })), null);
 });
 
-test("a new epoch that restored the state is no loss", () => {
-  assert.equal(after(where(), where({ epoch: 2, restored: true })).lost, false);
+test("a move to another worker, and a fresh load by the same process, are told as what they are", () => {
+  const moved = said(where(), where({ worker: 2, process: 9, epoch: 2 }));
+  assert.match(moved?.words ?? "", /^Your session moved from worker 0 to worker 2\./);
+  const loaded = said(where(), where({ epoch: 2 }));
+  assert.match(loaded?.words ?? "", /^Worker 0 has loaded your session again\./);
+});
+
+test("a session that began anew is a loss, also when the page learns of it late", () => {
+  const change = said(where(), where({ process: 8, epoch: 2, born: "b" }));
+  assert.match(change?.words ?? "", /^Worker 0 was restarted, and your session started again from nothing/);
+  assert.equal(change?.lost, true);
+  assert.equal(said(where(), where({ process: 9, epoch: 3, born: "b" }))?.lost, true);
+});
+
+test("a loss stays in sight when the worker is restarted once more", () => {
+  const twice = [where(), where({ epoch: 2, born: "b" }), where({ epoch: 3, born: "b" })];
+  assert.equal(said(...twice)?.lost, true);
+});
+
+test("an answer of an owner that is gone changes nothing", () => {
+  const now = [where(), where({ epoch: 2 }), { tag: "_dismiss_change" }];
+  assert.deepEqual(after(...now, where()), after(...now));
 });
 
 test("another session is no loss of this one", () => {
-  assert.equal(after(where(), where({ session: "t", epoch: 2 })).lost, false);
+  assert.equal(said(where(), where({ session: "t", epoch: 2, born: "b" })), null);
 });
 
 test("a new connection starts from the picture that follows, not from old values", () => {
@@ -97,9 +128,9 @@ test("the owner's words tell when its worker does not answer", () => {
   const open = { ...CONNECTING, status: /** @type {const} */ ("open") };
   const late = [{ tag: "_unanswered" }, { tag: "_unanswered" }];
   assert.equal(ownerInWords(initial, open), "session: not known yet");
-  assert.equal(ownerInWords(after(where()), open), "session s on worker 0, epoch 1");
+  assert.equal(ownerInWords(after(where()), open), "session s on worker 0, process 7");
   const away = ownerInWords(after(where(), ...late), open);
-  assert.equal(away, "session s waiting for worker 0, epoch 1");
+  assert.equal(away, "session s waiting for worker 0");
 });
 
 /** A page that watches its owner, with a tab to hide and ticks to make. */

@@ -2,6 +2,8 @@
 //!
 //! Screenshots are written to `tests/browser/output/`, for a person to look at.
 
+mod kept;
+
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
@@ -36,7 +38,7 @@ async fn the_demo_opens_and_shows_what_its_session_computed() -> Result<()> {
     browser.wait_text("#yak-count", "1").await?;
     let (session, worker) = owner(&browser).await?;
     assert!(!session.is_empty() && worker < 3, "session {session:?} on worker {worker}");
-    assert!(!has(&browser, "#fallback, #error, #lost-banner").await?);
+    assert!(!has(&browser, "#fallback, #error, #lost-banner, #notice").await?);
     assert_eq!(browser.console_errors().await?, [""; 0]);
     Ok(())
 }
@@ -169,42 +171,6 @@ async fn a_reload_keeps_the_session_and_the_link_starts_a_new_one() -> Result<()
     assert_eq!(browser.text("#count").await?, "0");
     browser.client().refresh().await?;
     assert_eq!(owner(&browser).await?.0, new, "a reload does not start yet another one");
-    Ok(())
-}
-
-#[tokio::test]
-async fn a_crashed_worker_leaves_the_socket_open_and_the_page_says_what_was_lost() -> Result<()> {
-    let project = Project::new().await?;
-    let dev = dev_with_modules(&project).await?;
-    let browser = Chromium::start().await?;
-    watch_sockets(&browser).await?;
-    browser.goto(&dev.page("/")).await?;
-    browser.fill("#append-item", "soon lost").await?;
-    browser.click("#append-run").await?;
-    browser.wait_text("#count", "1").await?;
-    let before = owner(&browser).await?;
-    assert!(!has(&browser, "#lost-banner").await?);
-
-    dev.kill_worker(before.1)?;
-    browser.wait_text_that("#lost-banner", |text| text.contains("worker was restarted")).await?;
-    assert_eq!(owner(&browser).await?, before, "the same session on the same worker");
-    let seen = "const { top, bottom } = document.getElementById('lost-banner') \
-        .getBoundingClientRect(); return scrollY > 0 && top >= 0 && bottom <= innerHeight";
-    assert_eq!(browser.run(seen).await?, true, "also by who has scrolled down");
-    screenshot(&browser, "demo-lost.png").await?;
-    browser.click("#lost-banner-dismiss").await?;
-    browser.wait_until("!document.getElementById('lost-banner')").await?;
-    browser.click("#axpy-run").await?;
-    browser.wait_text("#axpy-result", "12, 24, 36").await?;
-    browser.fill("#append-item", "the first one again").await?;
-    browser.click("#append-run").await?;
-    browser.click("#items-run").await?;
-    browser.wait_text("#items", "the first one again").await?;
-    browser.wait_text("#count", "1").await?;
-
-    one_open_socket(&browser).await?;
-    assert_eq!(dev.gateway.metric("single_state_connections").await?, 1.0);
-    assert_eq!(browser.console_errors().await?, [""; 0]);
     Ok(())
 }
 
@@ -352,7 +318,7 @@ async fn owner(browser: &Chromium) -> Result<(String, u64)> {
     let words = browser.wait_text_that("#owner", |text| text.contains(" on worker ")).await?;
     let rest = words.strip_prefix("session ").with_context(|| format!("no session in {words}"))?;
     let (session, rest) = rest.split_once(" on worker ").context("no worker")?;
-    let (worker, _) = rest.split_once(", epoch ").context("no epoch")?;
+    let (worker, _) = rest.split_once(", process ").context("no process")?;
     Ok((session.to_owned(), worker.parse()?))
 }
 
