@@ -3,7 +3,8 @@
 use anyhow::{Context, Result};
 use serde_json::json;
 use single_state_tests::browser::Browser;
-use single_state_tests::dev::{Dev, Project};
+use single_state_tests::dev::{Dev, Project, wait_until_gone};
+use single_state_tests::process::program;
 
 #[tokio::test]
 async fn sessions_are_kept_in_the_data_folder_which_git_passes_over() -> Result<()> {
@@ -25,6 +26,41 @@ async fn sessions_are_kept_in_the_data_folder_which_git_passes_over() -> Result<
         let dev = project.dev(flags).await?;
         assert_eq!(items(&dev).await?, json!([folder]), "in {folder}");
     }
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_new_program_goes_on_with_the_sessions_of_the_old_one_over_the_same_sockets() -> Result<()>
+{
+    let project = Project::new().await?;
+    let dev = project.dev(&["--workers", "1"]).await?;
+    let mut browser = Browser::connect(&dev.socket("?session=a")).await?;
+    for count in 1..=3 {
+        browser.send(json!({"tag": "append", "item": "kept"})).await?;
+        browser.wait_for("count", &json!(count)).await?;
+        let before = dev.incarnations().await?;
+        project.install(&program("worker")).await?;
+        dev.wait_until_rolled(&before).await?;
+    }
+    browser.send(json!({"tag": "append", "item": "kept"})).await?;
+    browser.wait_for("count", &json!(4)).await?;
+    let output = dev.stop().await?;
+    assert!(!output.contains("instead of leaving"), "a worker was killed:\n{output}");
+    Ok(())
+}
+
+#[tokio::test]
+async fn sessions_are_saved_by_workers_that_leave_because_gateway_dev_was_killed() -> Result<()> {
+    let project = Project::new().await?;
+    let mut dev = project.dev(&[]).await?;
+    let mut browser = Browser::connect(&dev.socket("?session=a")).await?;
+    browser.send(json!({"tag": "append", "item": "kept"})).await?;
+    browser.wait_for("count", &json!(1)).await?;
+    let workers = dev.worker_processes();
+    dev.gateway.process.kill().await?;
+    wait_until_gone(&workers).await?;
+    let dev = project.dev(&[]).await?;
+    assert_eq!(items(&dev).await?, json!(["kept"]));
     Ok(())
 }
 
