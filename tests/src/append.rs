@@ -17,7 +17,7 @@ use crate::browser::Browser;
 use crate::cluster::Cluster;
 
 /// So many items a page sends before it waits for one to be counted.
-const WINDOW: u64 = 8;
+pub const WINDOW: u64 = 8;
 /// A page that appends all the time sends an item so often: people do not type faster.
 const PACE: Duration = Duration::from_millis(10);
 
@@ -83,6 +83,11 @@ impl Appender {
             self.counted = self.counted.max(count);
         }
         Ok(())
+    }
+
+    /// The session, by its id.
+    pub fn session(&self) -> &str {
+        &self.session
     }
 
     /// Asks for the list: all items are there, once and in order.

@@ -7,12 +7,10 @@ use single_state_tests::append::{
 use single_state_tests::cluster::{Cluster, Options};
 use single_state_tests::postgres::TempPostgres;
 
+use crate::sqlite;
+
 const PAGES: usize = 40;
 const ITEMS: u64 = 50;
-
-fn sqlite(folder: &tempfile::TempDir) -> String {
-    format!("sqlite:{}", folder.path().join("x.sqlite").display())
-}
 
 #[tokio::test]
 async fn every_committed_item_survives_the_kill_of_every_worker_in_sqlite() -> Result<()> {

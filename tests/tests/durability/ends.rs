@@ -1,0 +1,77 @@
+//! A worker that is told to end commits what it has, or says what it could not.
+
+use anyhow::{Context, Result, ensure};
+use single_state_tests::append::{Appender, is_stored, must_have_all};
+use single_state_tests::cluster::{Cluster, Options};
+use single_state_tests::postgres::TempPostgres;
+
+use crate::sqlite;
+
+const PAGES: usize = 20;
+const ITEMS: u64 = 20;
+
+/// No commit comes by itself: it is the end that saves.
+async fn start(store: &str) -> Result<(Cluster, Vec<Appender>)> {
+    let options = Options { workers: 2, ..Options::default() };
+    let options = options.store(store).worker_flag("--commit-interval", "1h");
+    let cluster = Cluster::start(options.worker_flag("--drain-timeout", "2s")).await?;
+    let mut pages = Appender::connect_many(&cluster, PAGES).await?;
+    for page in &mut pages {
+        page.append_all(ITEMS).await?;
+        ensure!(!is_stored(store, std::slice::from_ref(page)).await?, "committed, and why?");
+    }
+    Ok((cluster, pages))
+}
+
+async fn a_drain_commits_everything(store: &str) -> Result<()> {
+    let (mut cluster, mut pages) = start(store).await?;
+    for worker in &mut cluster.workers {
+        worker.process.signal("TERM")?;
+        let status = worker.process.wait().await?;
+        ensure!(status.code() == Some(0), "{status}:\n{}", worker.process.output());
+    }
+    ensure!(is_stored(store, &pages).await?, "a worker has ended well, and something is missing");
+    for index in 0..cluster.workers.len() {
+        cluster.wait_for_worker(index, "down").await?;
+        cluster.restart_worker(index).await?;
+    }
+    must_have_all(&mut pages).await
+}
+
+#[tokio::test]
+async fn a_worker_that_is_told_to_end_commits_everything_to_sqlite_first() -> Result<()> {
+    let folder = tempfile::tempdir()?;
+    a_drain_commits_everything(&sqlite(&folder)).await
+}
+
+#[tokio::test]
+async fn a_worker_that_is_told_to_end_commits_everything_to_postgresql_first() -> Result<()> {
+    let server = TempPostgres::start().await?;
+    a_drain_commits_everything(&server.url()).await
+}
+
+#[tokio::test]
+async fn a_worker_that_cannot_commit_ends_with_1_and_says_of_how_many_sessions() -> Result<()> {
+    let server = TempPostgres::start().await?;
+    let (mut cluster, mut pages) = start(&server.url()).await?;
+    server.stop_fast().await?;
+    let mut left = 0;
+    for worker in &mut cluster.workers {
+        worker.process.signal("TERM")?;
+        let status = worker.process.wait().await?;
+        ensure!(status.code() == Some(1), "{status}:\n{}", worker.process.output());
+        let told = |line: &str| {
+            let (number, _) = line.split_once(" sessions were not committed in time")?;
+            number.rsplit(' ').next()?.parse::<usize>().ok()
+        };
+        left += worker.process.wait_for_line(told).await.context("it says how many")?;
+    }
+    ensure!(left == PAGES, "{left} sessions, and there are {PAGES}");
+    // Its gateway still has what was not acknowledged.
+    server.restart().await?;
+    for index in 0..cluster.workers.len() {
+        cluster.wait_for_worker(index, "down").await?;
+        cluster.restart_worker(index).await?;
+    }
+    must_have_all(&mut pages).await
+}
