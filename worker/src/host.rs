@@ -101,10 +101,14 @@ impl Host {
         }
     }
 
+    /// A moment of the last beat: what costs nothing to ask, and is good enough for idle times.
+    pub(crate) fn recently(&self) -> Instant {
+        self.alive.get()
+    }
+
     /// Whether the process stood still for so long after this moment that somebody may have taken
     /// its sessions.
     pub(crate) fn has_been_away_since(&self, confirmed: Instant) -> bool {
-        self.beat();
-        !self.rules.ephemeral && confirmed < self.resumed.get()
+        confirmed < self.resumed.get() && !self.rules.ephemeral
     }
 }

@@ -126,6 +126,10 @@ async fn live<S: Session>(
             Todo::Stop => return End::Stopped,
             Todo::Message(message) => message,
         };
+        if matches!(message, Message::Timer(_)) {
+            // It may be the first to notice that the process stood still.
+            ctx.host.beat();
+        }
         if let Err(end) = prepare(&mut ctx).await {
             return end;
         }
@@ -134,7 +138,7 @@ async fn live<S: Session>(
             return End::Panicked(poison);
         }
         resident.end_call();
-        if let Some(due) = resident.handled() {
+        if let Some(due) = resident.handled(ctx.host.recently()) {
             ctx.host.committer.schedule(&resident, due);
         }
         if resident.has_work() || ctx.timers.is_due(Instant::now().into_std()) {

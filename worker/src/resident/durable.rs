@@ -159,12 +159,13 @@ impl Resident {
         }
     }
 
-    /// A message was handled. Returns when its commit is due, if that is news to the committer.
-    pub(crate) fn handled(&self) -> Option<Instant> {
+    /// A message was handled, `recently`. Returns when its commit is due, if that is news to the
+    /// committer.
+    pub(crate) fn handled(&self, recently: Instant) -> Option<Instant> {
         let mut state = self.state.borrow_mut();
-        let now = Instant::now();
-        state.active = now;
-        state.saving.handled(now);
+        state.active = recently;
+        state.sleep_wanted = false;
+        state.saving.handled(Instant::now);
         if state.careful {
             state.holding = true;
             state.saving.hurry();

@@ -94,10 +94,11 @@ impl Saving {
         self.policy.durability == Durability::Durable
     }
 
-    /// A message was handled.
-    pub(super) fn handled(&mut self, now: Instant) {
+    /// A message was handled. Most often it is not the first since the last snapshot, and the time
+    /// is not asked for.
+    pub(super) fn handled(&mut self, now: impl FnOnce() -> Instant) {
         self.ahead = self.ahead.saturating_add(1);
-        self.changed.get_or_insert(now);
+        self.changed.get_or_insert_with(now);
     }
 
     /// A hook was called.
@@ -210,8 +211,8 @@ mod tests {
     fn a_change_waits_for_the_interval_unless_it_is_urgent() {
         let (mut saving, now) = saving(Durability::Relaxed);
         assert_eq!(saving.due(), None);
-        saving.handled(now);
-        saving.handled(now + SECOND / 2);
+        saving.handled(|| now);
+        saving.handled(|| now + SECOND / 2);
         assert_eq!(saving.due(), Some(now + SECOND));
         saving.hurry();
         assert_eq!(saving.due(), Some(now));
@@ -220,10 +221,10 @@ mod tests {
     #[test]
     fn durable_changes_do_not_wait_and_those_in_memory_are_committed_only_on_leaving() {
         let (mut durable, now) = saving(Durability::Durable);
-        durable.handled(now);
+        durable.handled(|| now);
         assert_eq!(durable.due(), Some(now));
         let (mut memory, now) = saving(Durability::Memory);
-        memory.handled(now);
+        memory.handled(|| now);
         assert_eq!(memory.due(), None);
         memory.settle(now);
         assert_eq!(memory.due(), Some(now));
@@ -232,9 +233,9 @@ mod tests {
     #[test]
     fn one_save_is_in_flight_and_what_changes_meanwhile_is_the_next_one() {
         let (mut saving, now) = saving(Durability::Durable);
-        saving.handled(now);
+        saving.handled(|| now);
         assert_eq!(saving.begin().0, Version(1));
-        saving.handled(now + SECOND);
+        saving.handled(|| now + SECOND);
         assert_eq!(saving.due(), None);
         saving.done();
         assert_eq!(saving.due(), Some(now + SECOND));
@@ -246,11 +247,11 @@ mod tests {
     #[test]
     fn large_states_rest_between_their_commits() {
         let (mut saving, now) = saving(Durability::Relaxed);
-        saving.handled(now);
+        saving.handled(|| now);
         saving.begin();
         saving.encoded(now, SECOND);
         saving.done();
-        saving.handled(now + SECOND);
+        saving.handled(|| now + SECOND);
         saving.hurry();
         assert_eq!(saving.due(), Some(now + 20 * SECOND));
     }
@@ -258,10 +259,10 @@ mod tests {
     #[test]
     fn a_session_runs_only_so_far_ahead_of_a_failing_save() {
         let (mut saving, now) = saving(Durability::Relaxed);
-        saving.handled(now);
+        saving.handled(|| now);
         saving.begin();
         for _ in 0..10 * AHEAD_OF_FAILING {
-            saving.handled(now);
+            saving.handled(|| now);
         }
         assert!(!saving.is_too_far_ahead(), "a slow save is bounded by what clients keep");
         saving.failed();
@@ -285,7 +286,7 @@ mod tests {
         let (mut saving, now) = saving(Durability::Relaxed);
         saving.inputs.insert("a".to_owned(), Some(Bytes::from_static(b"1")));
         saving.inputs.insert("b".to_owned(), Some(Bytes::from_static(b"1")));
-        saving.handled(now);
+        saving.handled(|| now);
         assert_eq!(saving.begin().1.len(), 2);
         saving.inputs.insert("a".to_owned(), None);
         saving.abandon(now);

@@ -10,6 +10,7 @@ use single_state_proto::channel::Input;
 use single_state_proto::frame::{CloseCode, Durability, Open, Opened, Refused, ResetCode};
 use single_state_proto::id::{Attach, ConnectionId, Epoch, Generation, InputNumber, Revision};
 use single_state_proto::limits::{MAILBOX, MAX_CHANNELS, WINDOW};
+use tokio::time::Instant;
 
 use super::{Attachment, Policy, Resident, Tab, Work};
 use crate::output::Leaves;
@@ -123,7 +124,7 @@ fn work(resident: &Resident) -> Vec<u64> {
     while let Poll::Ready(work) = resident.poll_work(&mut Context::from_waker(Waker::noop())) {
         if let Work::Input(channel, input) = work {
             resident.applied(channel, input.number, input.body.len());
-            resident.handled();
+            resident.handled(Instant::now());
             numbers.push(input.number.0);
         }
     }
