@@ -10,10 +10,14 @@ use single_state_proto::channel::Input;
 use single_state_proto::frame::{CloseCode, Durability, Open, Opened, Refused, ResetCode};
 use single_state_proto::id::{Attach, ConnectionId, Epoch, Generation, InputNumber, Revision};
 use single_state_proto::limits::{MAILBOX, MAX_CHANNELS, WINDOW};
+use single_state_store::Row;
 use tokio::time::Instant;
 
-use super::{Attachment, Policy, Resident, Tab, Work};
+use super::{Attachment, Policy, Resident, Snapshot, Tab, Work};
+use crate::clock::Clock;
 use crate::output::Leaves;
+use crate::snapshot;
+use crate::timers::Timers;
 
 #[derive(Default)]
 struct Notes {
@@ -323,4 +327,140 @@ fn a_tab_that_takes_no_events_is_reset_and_the_others_lose_none() {
     }
     assert_eq!(slow.reset.get(), Some(ResetCode::Overflow));
     assert_eq!((quick.reset.get(), quick.sent().len()), (None, 2000));
+}
+
+// --- across owners ------------------------------------------------------------------------------
+
+/// The session as the next owner has it after a save.
+fn next_owner(resident: &Resident, epoch: u64, released: bool) -> Rc<Resident> {
+    let snapshot = resident.snapshot(&(), &Timers::default(), Clock::System).unwrap();
+    resident.saved();
+    restored(&snapshot, epoch, released)
+}
+
+fn restored(snapshot: &Snapshot, epoch: u64, released: bool) -> Rc<Resident> {
+    let row = Row {
+        epoch: Epoch(epoch),
+        version: snapshot.save.version,
+        app_version: 1,
+        codec: snapshot.save.codec,
+        strikes: 0,
+        unreleased: !released,
+        state: None,
+    };
+    let (kept, _) = snapshot::decode(row.codec, &snapshot.save.state).unwrap();
+    let policy = Policy { durability: Durability::Relaxed, interval: Duration::from_secs(1) };
+    Resident::restore("a".parse().unwrap(), &row, &kept, policy, Clock::System).0
+}
+
+fn resumes(resident: &Rc<Resident>, epoch: u64, revision: u64) -> bool {
+    let seen = Some((Epoch(epoch), Revision(revision)));
+    let name = format!("seen-{epoch}-{revision}");
+    let tab = attach(resident, &Open { seen, ..open(&name, 1, revision + 1000 * epoch) });
+    tab.opened.borrow().as_ref().unwrap().resumed
+}
+
+#[test]
+fn what_was_seen_of_an_earlier_owner_is_resumed_up_to_where_the_next_one_began() {
+    let first = resident_in(Durability::Relaxed);
+    // A channel for which events are kept.
+    let tab = attach(&first, &open("keeps", 1, 1));
+    event(&first, "one");
+    event(&first, "two");
+    let second = next_owner(&first, 20, false);
+    event(&first, "three, which is never saved");
+    event(&second, "three of the second owner");
+    let third = next_owner(&second, 30, false);
+    drop(tab);
+    assert!(resumes(&third, EPOCH.0, 1) && resumes(&third, EPOCH.0, 2));
+    assert!(!resumes(&third, EPOCH.0, 3), "the next owner has never had it");
+    assert!(resumes(&third, 20, 3));
+    assert!(resumes(&third, 25, 3), "an owner in between that saved nothing has added nothing");
+    assert!(!resumes(&third, 25, 4));
+    assert!(!resumes(&third, 1, 1), "an owner that nobody remembers");
+    assert!(!resumes(&third, 31, 1), "an owner that is yet to come");
+}
+
+#[test]
+fn the_next_owner_knows_what_was_applied_and_sends_what_was_not_taken() {
+    let first = resident_in(Durability::Relaxed);
+    let tab = attach(&first, &open("a", 1, 7));
+    tab.receive(1);
+    tab.receive(2);
+    assert_eq!(work(&first), [1, 2]);
+    assert_eq!(tab.acked.get(), 0, "nothing is acknowledged before it is saved");
+    event(&first, "one");
+    event(&first, "two");
+    tab.attachment().taken(Revision(1));
+    let second = next_owner(&first, 20, false);
+    assert_eq!(tab.acked.get(), 2);
+    let tab = attach(&second, &Open { recovered: true, ..open("a", 1, 7) });
+    assert_eq!(tab.opened.borrow().as_ref().unwrap().applied, Some(InputNumber(2)));
+    assert_eq!(tab.sent(), [2]);
+    tab.receive(2);
+    tab.receive(3);
+    assert_eq!(work(&second), [3]);
+}
+
+#[test]
+fn a_connection_that_was_superseded_stays_so_at_the_next_owner() {
+    let first = resident_in(Durability::Relaxed);
+    let _older = attach(&first, &open("a", 1, 10));
+    let _newer = attach(&first, &open("a", 2, 20));
+    let second = next_owner(&first, 20, false);
+    let older = attach(&second, &Open { recovered: true, ..open("a", 1, 10) });
+    assert_eq!(*older.refused.borrow(), Some(Refused::Superseded));
+    let newer = attach(&second, &Open { recovered: true, ..open("a", 2, 20) });
+    assert!(newer.opened.borrow().is_some());
+}
+
+#[tokio::test(start_paused = true)]
+async fn for_60_s_after_the_owner_died_no_channel_makes_room_for_another() {
+    for released in [false, true] {
+        let first = resident_in(Durability::Relaxed);
+        for i in 0..MAX_CHANNELS as u64 {
+            attach(&first, &open(&format!("number-{i}"), 1, i));
+        }
+        let second = next_owner(&first, 20, released);
+        tokio::time::advance(Duration::from_secs(11)).await;
+        let early = attach(&second, &open("one-more", 1, 99));
+        assert_eq!(early.opened.borrow().is_some(), released, "all of them are about to return");
+        tokio::time::advance(Duration::from_secs(50)).await;
+        let later = attach(&second, &open("one-more", 1, 99));
+        assert!(later.opened.borrow().is_some());
+    }
+}
+
+#[test]
+fn outputs_wait_for_their_commit_where_that_is_wanted_and_progress_does_not() {
+    let resident = resident_in(Durability::Durable);
+    let tab = attach(&resident, &open("a", 1, 1));
+    event(&resident, "one");
+    assert_eq!(tab.sent(), [0; 0]);
+    let progress = Bytes::from_static(b"progress=1}");
+    resident.with_log(|log| log.assign("progress", progress, 9, Leaves::Unconfirmed));
+    resident.pump_all();
+    assert_eq!(tab.sent(), [1]);
+    resident.handled(Instant::now());
+    let _ = resident.snapshot(&(), &Timers::default(), Clock::System).unwrap();
+    event(&resident, "two, after the snapshot");
+    assert_eq!(tab.sent(), [0; 0]);
+    resident.saved();
+    assert_eq!(tab.sent(), [2], "what the snapshot contains, and not what came after it");
+}
+
+#[test]
+fn a_session_that_retires_takes_no_more_input_and_none_is_lost() {
+    let resident = resident_in(Durability::Relaxed);
+    let tab = attach(&resident, &open("a", 1, 1));
+    tab.receive(1);
+    work(&resident);
+    assert!(resident.retire().is_some(), "its commit is due at once");
+    tab.receive(2);
+    assert_eq!(work(&resident), [0; 0]);
+    let retry = Refused::Retry { after_ms: 50, owner: None };
+    let late = attach(&resident, &open("late", 1, 2));
+    assert_eq!(*late.refused.borrow(), Some(retry));
+    resident.stay();
+    assert_eq!(work(&resident), [2], "a handoff that was given up goes on where it was");
 }
