@@ -58,18 +58,30 @@ async fn a_page_finds_its_session_again_after_gateway_dev_was_stopped_and_starte
     fill_session(&browser).await?;
     let (session, _) = owner(&browser).await?;
     let loss = browser.text("#train-loss").await?;
+    let address = dev.gateway.address.clone();
     let output = dev.stop().await?;
     assert!(!output.contains("instead of leaving"), "a worker was killed:\n{output}");
+    browser.wait_text_that("#connection", |text| text.contains("trying again in")).await?;
 
-    // It has another port now; the cookie is for all ports of the machine.
-    let dev = dev_with_modules(&project).await?;
+    // The open page comes back by itself; what it shows is the session's, not what it had.
+    let again = ["dev", "--listen", &address, "--vendor", vendor()?, "--", "bin/worker"];
+    let dev = Project::start(project.gateway(&again)).await?;
+    browser.wait_text_that("#notice", |text| text.contains("was restarted. Your session")).await?;
+    is_there_again(&browser, &session, &loss).await?;
+
     browser.goto(&dev.page("/")).await?;
-    assert_eq!(owner(&browser).await?.0, session, "the cookie names it");
-    browser.wait_text("#train-loss", &loss).await?;
-    browser.wait_text("#count", "1").await?;
+    is_there_again(&browser, &session, &loss).await?;
+    assert!(!has(&browser, "#notice").await?, "it knows of no other worker");
+    Ok(())
+}
+
+/// The cookie's session, as it was filled; its list is to be asked for.
+async fn is_there_again(browser: &Chromium, session: &str, loss: &str) -> Result<()> {
+    assert_eq!(owner(browser).await?.0, session);
+    browser.wait_text("#train-loss", loss).await?;
     browser.click("#items-run").await?;
-    session_is_full(&browser).await?;
-    assert!(!has(&browser, "#error, #lost-banner, #notice").await?);
+    session_is_full(browser).await?;
+    assert!(!has(browser, "#error, #lost-banner").await?);
     Ok(())
 }
 
