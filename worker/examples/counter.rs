@@ -47,6 +47,7 @@ mod tests {
         session.send(json!({"tag": "add", "n": 2}));
         let other = session.tab();
         other.send(json!({"tag": "add", "n": 3}));
+        session.crash(); // the worker dies, another one has the session
         assert_eq!(session.mirror()["count"], 5);
         assert_eq!(other.mirror()["count"], 5);
     }

@@ -9,7 +9,7 @@
 //! - [`testing::TestSession`]: runs it in a test, in virtual time and without a cluster.
 //!
 //! ```text
-//!   gateway ══ link.rs ── registry.rs ── resident/  ◀──▶ actor.rs ── your Session
+//!   gateway ══ link.rs ── registry.rs ── resident/  ◀──▶ actor/   ── your Session
 //!                         starts and     mailbox, log,    one coroutine, calls
 //!                         ends sessions  channels         your code
 //!                             │              │
