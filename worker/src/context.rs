@@ -27,6 +27,9 @@ const MAX_KEYS: usize = 1024;
 /// … and bytes of all mirrored values together.
 const MAX_VALUE_BYTES: usize = 4 * 1024 * 1024;
 
+/// While the store is away, what is kept there is asked for again so often.
+const STORE_RETRY: Duration = Duration::from_millis(500);
+
 /// Longest large input, in bytes.
 const MAX_KEPT: usize = 64 * 1024 * 1024;
 /// Longest name of one, in bytes.
@@ -86,7 +89,7 @@ impl Context {
     /// # Errors
     /// When `value` has no JSON form, or its message is longer than `--max-output-bytes` (16 MiB).
     pub fn assign(&self, key: &str, value: &(impl Serialize + ?Sized)) -> Result<()> {
-        self.set(key, &value, Leaves::WithItsCause)
+        self.set(key, &value, self.resident.leaves())
     }
 
     fn set(&self, key: &str, value: &impl Serialize, leaves: Leaves) -> Result<()> {
@@ -114,7 +117,8 @@ impl Context {
     pub fn send(&self, message: &(impl Serialize + ?Sized)) -> Result<()> {
         let body = message::event(&message)?;
         self.check_length(&body, || "send".to_owned())?;
-        self.resident.with_log(|log| log.event(false, body, Leaves::WithItsCause));
+        let leaves = self.resident.leaves();
+        self.resident.with_log(|log| log.event(false, body, leaves));
         Ok(())
     }
 
@@ -125,7 +129,8 @@ impl Context {
     pub fn send_binary(&self, bytes: impl Into<Bytes>) -> Result<()> {
         let bytes = bytes.into();
         self.check_length(&bytes, || "send_binary".to_owned())?;
-        self.resident.with_log(|log| log.event(true, bytes, Leaves::WithItsCause));
+        let leaves = self.resident.leaves();
+        self.resident.with_log(|log| log.event(true, bytes, leaves));
         Ok(())
     }
 
@@ -162,7 +167,8 @@ impl Context {
         if bytes + body.len() - old.map_or(0, |old| old.len()) > MAX_VALUE_BYTES {
             bail!("assign {key:?}: a session mirrors at most {MAX_VALUE_BYTES} bytes");
         }
-        self.resident.with_log(|log| log.assign(key, body, value_at, Leaves::WithItsCause));
+        let leaves = self.resident.leaves();
+        self.resident.with_log(|log| log.assign(key, body, value_at, leaves));
         Ok(())
     }
 
@@ -270,19 +276,23 @@ impl Context {
         Ok(())
     }
 
-    /// What is kept under `name`; `None` if nothing is.
-    ///
-    /// # Errors
-    /// When the store cannot be asked now.
-    pub async fn kept(&self, name: &str) -> Result<Option<Bytes>> {
+    /// What is kept under `name`; `None` if nothing is. While the store is away it waits.
+    pub async fn kept(&self, name: &str) -> Option<Bytes> {
         if let Some(unsaved) = self.resident.unsaved_input(name) {
-            return Ok(unsaved);
+            return unsaved;
         }
-        if !self.resident.has_row() {
-            return Ok(None);
+        if !self.resident.has_row() || check_kept_name(name).is_err() {
+            return None;
         }
-        let kept = self.host.store.kept(&self.resident.id, name).await;
-        kept.map_err(|error| anyhow!("read what is kept as {name:?}: {error}"))
+        loop {
+            match self.host.store.kept(&self.resident.id, name).await {
+                Ok(kept) => return kept,
+                Err(error) => {
+                    tracing::debug!(session.id = self.session_id(), %error, "read what is kept");
+                    tokio::time::sleep(STORE_RETRY).await;
+                }
+            }
+        }
     }
 
     /// Forgets what is kept under `name`.

@@ -96,6 +96,10 @@ pub(crate) enum Unreadable {
     Library(String),
     #[error("its state, saved by version {from} of the app, does not fit version {to}: {error}")]
     App { from: u32, to: u32, error: String },
+    #[error(
+        "its state does not fit the app, which has changed without raising Session::VERSION: {0}"
+    )]
+    Changed(String),
 }
 
 /// Why a session cannot be saved.

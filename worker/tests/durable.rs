@@ -62,9 +62,13 @@ enum Message {
 impl Session for Diary {
     type Message = Message;
 
-    async fn started(&mut self, _: &mut Context) -> Result<()> {
+    async fn started(&mut self, ctx: &mut Context) -> Result<()> {
         self.starts += 1;
-        Ok(())
+        ctx.assign("starts", &self.starts)
+    }
+
+    async fn attached(&mut self, ctx: &mut Context) -> Result<()> {
+        ctx.send(&json!({"tag": "welcome", "tabs": ctx.tabs()}))
     }
 
     async fn handle(&mut self, message: Message, ctx: &mut Context) -> Result<()> {
@@ -102,7 +106,7 @@ impl Session for Diary {
                 Ok(())
             }
             Message::Kept { name } => {
-                let kept = ctx.kept(&name).await?;
+                let kept = ctx.kept(&name).await;
                 let text = kept.map(|bytes| String::from_utf8_lossy(&bytes).into_owned());
                 ctx.send(&json!({"tag": "kept", "text": text}))
             }
@@ -240,6 +244,19 @@ fn durable_outputs_leave_with_their_commit_and_progress_before_it() {
     let position = |key: &str| keys.iter().position(|k| k == key).expect("it came");
     assert!(position("done") < position("state"), "{keys:?}");
     assert_eq!((&tab.mirror()["state"], &tab.mirror()["done"]), (&json!("running"), &json!(2)));
+}
+
+#[test]
+fn what_a_hook_says_is_shown_at_once_in_every_mode() {
+    for durability in [Durability::Relaxed, Durability::Durable, Durability::Memory] {
+        let session = TestSession::<Diary>::with_durability(durability);
+        session.advance(SECOND / 10);
+        assert_eq!(session.mirror()["starts"], 1, "{durability:?}");
+        append(&session, "a");
+        let other = session.tab();
+        session.advance(2 * SECOND);
+        assert!(find(&other.outputs(), "welcome").is_some(), "{durability:?}");
+    }
 }
 
 #[test]

@@ -10,7 +10,6 @@ use single_state_proto::frame::Durability;
 
 use crate::context::{Cause, Context};
 use crate::message::{self, FromBrowser};
-use crate::output::Leaves;
 use crate::resident::{ChannelKey, Poison, PoisonKind, Resident};
 use crate::running::What;
 use crate::session::Session;
@@ -32,6 +31,7 @@ pub(super) async fn hook(
     what: &What,
     code: impl AsyncFnOnce(&mut Context) -> Result<()>,
 ) {
+    ctx.resident.begin_hook();
     let outcome = call(ctx, what, code).await;
     report(&ctx.resident, what, outcome);
     ctx.resident.hinted();
@@ -140,7 +140,8 @@ fn panic_report(text: &str, what: &What) -> (String, String) {
 
 pub(super) fn tell(resident: &Resident, error: &str, details: &str) {
     let body = message::error(error, details);
-    resident.with_log(|log| log.event(false, body, Leaves::WithItsCause));
+    let leaves = resident.leaves();
+    resident.with_log(|log| log.event(false, body, leaves));
 }
 
 fn causes(error: &Error, what: &What) -> String {

@@ -19,7 +19,10 @@ const LARGE_STATE: usize = 1024 * 1024;
 /// Reads an app's state, which any version of it may have written.
 pub(super) fn read<S: Session>(saved: &Saved, from: u32) -> std::result::Result<S, Unreadable> {
     let read = || if from == S::VERSION { saved.read() } else { S::migrate(from, saved) };
-    let wrong = |error| Unreadable::App { from, to: S::VERSION, error };
+    let wrong = |error| match S::VERSION {
+        to if to == from => Unreadable::Changed(error),
+        to => Unreadable::App { from, to, error },
+    };
     match catch_unwind(AssertUnwindSafe(read)) {
         Ok(app) => app.map_err(|error| wrong(format!("{error:#}"))),
         Err(panic) => Err(wrong(format!("reading it panicked: {}", panic_text(&*panic)))),

@@ -31,7 +31,7 @@ pub(crate) use self::durable::Snapshot;
 pub(crate) use self::saving::Policy;
 pub(crate) use self::standing::{Plans, Poison, PoisonKind};
 use self::state::{Denied, State};
-use crate::output::{Cursor, OutputLog};
+use crate::output::{Cursor, Leaves, OutputLog};
 
 /// Messages of spawned work that wait for the session; who posts more waits.
 const MAX_POSTS: usize = 256;
@@ -176,7 +176,22 @@ impl Resident {
     pub(crate) fn begin_call(&self) {
         let mut state = self.state.borrow_mut();
         state.in_call = true;
+        state.leaves = Leaves::WithItsCause;
         state.call = state.log.revision();
+    }
+
+    /// A hook begins. What it says has no message as its cause: it leaves at once, unless it may be
+    /// about changes that are not committed.
+    pub(crate) fn begin_hook(&self) {
+        let mut state = self.state.borrow_mut();
+        state.in_call = true;
+        let settled = !state.saving.is_dirty();
+        state.leaves = if settled { Leaves::Unconfirmed } else { Leaves::WithItsCause };
+    }
+
+    /// When what is said now may leave.
+    pub(crate) fn leaves(&self) -> Leaves {
+        self.state.borrow().leaves
     }
 
     /// A handler has returned: channels that cannot keep up with events start over. What nobody
@@ -184,6 +199,7 @@ impl Resident {
     pub(crate) fn end_call(&self) {
         let mut state = self.state.borrow_mut();
         state.in_call = false;
+        state.leaves = Leaves::WithItsCause;
         state.trim();
         let call = state.call.min(state.gate());
         if let Some(lost) = state.log.overflow(call) {

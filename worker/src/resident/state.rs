@@ -17,7 +17,7 @@ use tokio::time::Instant;
 
 use super::saving::{Policy, Saving};
 use super::{ChannelKey, Plans, Poison, Tab, Work};
-use crate::output::{Cursor, OutputLog};
+use crate::output::{Cursor, Leaves, OutputLog};
 
 /// Events are kept so long for a channel that is away (R12).
 const EVENTS_FOR_AWAY: Duration = Duration::from_secs(120);
@@ -36,6 +36,8 @@ pub(super) struct State {
     /// Revision at which the handler that runs now began.
     pub(super) call: Revision,
     pub(super) in_call: bool,
+    /// When what is said now may leave.
+    pub(super) leaves: Leaves,
     pub(super) plans: Plans,
     pub(super) channels: Vec<Channel>,
     pub(super) last_key: u32,
@@ -122,6 +124,7 @@ impl State {
             log: OutputLog::new(saving.is_gated()),
             call: Revision(0),
             in_call: false,
+            leaves: Leaves::WithItsCause,
             plans: Plans::default(),
             channels: Vec::new(),
             last_key: 0,
@@ -233,6 +236,8 @@ impl State {
     /// The next thing to do. Of posts the context is woken by their queue.
     pub(super) fn next_work(&mut self, context: &mut Context<'_>) -> Option<Work> {
         if self.stopped || (self.retiring && self.saving.is_clean()) {
+            // Whoever attaches from now on comes too late.
+            self.stopped = true;
             return Some(Work::Stop);
         }
         if std::mem::take(&mut self.snapshot_wanted) {
