@@ -98,10 +98,8 @@ async fn call(
     let (resident, host) = (ctx.resident.clone(), ctx.host.clone());
     let metrics = &host.metrics;
     let began = std::time::Instant::now();
-    // On the heap for as long as it runs: a session that waits does not hold room for its largest
-    // handler.
-    let mut code = Box::pin(AssertUnwindSafe(code(ctx)).catch_unwind());
-    let outcome = host.running.watch(&resident.id, what, code.as_mut()).await;
+    let code = std::pin::pin!(AssertUnwindSafe(code(ctx)).catch_unwind());
+    let outcome = host.running.watch(&resident.id, what, code).await;
     metrics.handle_seconds.observe(began.elapsed().as_secs_f64());
     match &outcome {
         Ok(Ok(())) => {}

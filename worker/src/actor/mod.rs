@@ -92,7 +92,8 @@ async fn live<S: Session>(
     if let Some(poison) = resident.take_poison(&PoisonKind::Post) {
         tell(&resident, &poison.error, &poison.details);
     }
-    started(&mut app, &mut ctx).await;
+    // App code runs on the heap: a session that waits does not hold room for its largest handler.
+    Box::pin(started(&mut app, &mut ctx)).await;
     loop {
         if ctx.ended {
             std::future::poll_fn(|context| resident.poll_settled(context)).await;
@@ -111,16 +112,17 @@ async fn live<S: Session>(
                 ctx.cause = Cause::Hook;
                 // What a hook sends counts as sent by the call before it: a tab that comes back
                 // must not be too slow for what it is about to be sent again.
-                hook(&mut ctx, &What::attached(), async |ctx| app.attached(ctx).await).await;
+                Box::pin(hook(&mut ctx, &What::attached(), async |ctx| app.attached(ctx).await))
+                    .await;
                 resident.end_call();
                 continue;
             }
             Todo::Sleep => {
-                app = match sleep(app, &ctx).await {
+                app = match Box::pin(sleep(app, &ctx)).await {
                     Ok(app) => app,
                     Err(end) => return end,
                 };
-                started(&mut app, &mut ctx).await;
+                Box::pin(started(&mut app, &mut ctx)).await;
                 continue;
             }
             Todo::Stop => return End::Stopped,
@@ -130,11 +132,15 @@ async fn live<S: Session>(
             // It may be the first to notice that the process stood still.
             ctx.host.beat();
         }
-        if let Err(end) = prepare(&mut ctx).await {
+        let must_confirm = ctx.host.has_been_away_since(resident.confirmed());
+        if must_confirm && let Err(end) = Box::pin(confirm(&resident, &ctx.host)).await {
             return end;
         }
+        if resident.take_strike() {
+            Box::pin(strike(&mut ctx)).await;
+        }
         resident.begin_call();
-        if let Err(poison) = handle(&mut app, &mut ctx, message).await {
+        if let Err(poison) = Box::pin(handle(&mut app, &mut ctx, message)).await {
             return End::Panicked(poison);
         }
         resident.end_call();
@@ -206,23 +212,18 @@ async fn next(resident: &Resident, ctx: &mut Context) -> Todo {
     }
 }
 
-/// What must be done before a message may be handled.
-async fn prepare(ctx: &mut Context) -> std::result::Result<(), End> {
+/// Counts the death of the owner before, in case the next message is why. Of sessions that are
+/// suspected so, one at a time is fed (R10).
+async fn strike(ctx: &mut Context) {
     let (resident, host) = (ctx.resident.clone(), ctx.host.clone());
-    if host.has_been_away_since(resident.confirmed()) {
-        confirm(&resident, &host).await?;
+    while let Err(error) = host.ownership.strike(&resident.id, resident.epoch).await {
+        tracing::debug!(session.id = resident.id.as_str(), %error, "count a strike");
+        tokio::time::sleep(STORE_RETRY).await;
     }
-    if resident.take_strike() {
-        while let Err(error) = host.ownership.strike(&resident.id, resident.epoch).await {
-            tracing::debug!(session.id = resident.id.as_str(), %error, "count a strike");
-            tokio::time::sleep(STORE_RETRY).await;
-        }
-        if resident.strikes() > 1 {
-            // Never closed, so the permit always comes.
-            ctx.suspect = host.suspects.clone().acquire_owned().await.ok();
-        }
+    if resident.strikes() > 1 {
+        // Never closed, so the permit always comes.
+        ctx.suspect = host.suspects.clone().acquire_owned().await.ok();
     }
-    Ok(())
 }
 
 /// The process stood still for a while: somebody may have taken the session (R5).

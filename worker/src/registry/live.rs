@@ -1,5 +1,6 @@
 //! A session's life in memory, and each way in which it ends.
 
+use std::any::Any;
 use std::panic::AssertUnwindSafe;
 use std::rc::Rc;
 use std::time::Duration;
@@ -17,22 +18,27 @@ const STORE_RETRY: Duration = Duration::from_secs(1);
 
 impl Registry {
     pub(super) async fn live(self: Rc<Self>, resident: Rc<Resident>, coroutine: Coroutine) {
-        let id = resident.id.clone();
         let end = tokio::select! {
             // What a later owner has is dropped in the middle of whatever it does.
             biased;
             () = resident.fenced() => Ok(End::Fenced),
             end = AssertUnwindSafe(coroutine).catch_unwind() => end,
         };
-        self.host.committer.forget(&resident);
+        // On the heap, so that a living session holds no room for its end.
+        Box::pin(self.ended(&resident, end)).await;
+    }
+
+    async fn ended(self: Rc<Self>, resident: &Rc<Resident>, end: Result<End, Box<dyn Any + Send>>) {
+        let id = &resident.id;
+        self.host.committer.forget(resident);
         let again = match end {
             Ok(End::Stopped) => {
-                self.release(&resident).await;
+                self.release(resident).await;
                 resident.moved();
                 None
             }
             Ok(End::Deleted) => {
-                self.delete(&resident).await;
+                self.delete(resident).await;
                 None
             }
             Ok(End::Fenced) => {
@@ -44,7 +50,7 @@ impl Registry {
                 tracing::error!(session.id = id.as_str(), %error, "its state cannot be read back");
                 self.host.metrics.quarantined("unreadable");
                 resident.close_channels(CloseCode::Quarantined);
-                self.release(&resident).await;
+                self.release(resident).await;
                 None
             }
             Err(_) => {
@@ -54,10 +60,10 @@ impl Registry {
                 None
             }
         };
-        self.sessions.borrow_mut().remove(&id);
+        self.sessions.borrow_mut().remove(id);
         self.host.metrics.resident.dec();
         if let Some(poison) = again {
-            self.roll_back(&resident, poison);
+            self.roll_back(resident, poison);
         }
     }
 
