@@ -1,10 +1,10 @@
 # The two commands of the README, and what they stand on. `make` alone lists them.
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check bench crowd race
+.PHONY: help demo test check bench bench-store crowd race
 
 help: ## list the targets
-	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1\t/' | expand -t 16
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 20
 
 demo: ## set up, build, and run the demo on http://127.0.0.1:8000 (more flags: ARGS='--workers 5')
 	tests/setup.sh demo
@@ -30,6 +30,11 @@ bench: ## measure against one process and against HAProxy; prints the commands a
 	tests/setup.sh bench
 	cargo build --release --workspace --bins
 	cargo run --release -p single-state-tests --bin bench
+
+bench-store: ## measure what it costs to keep sessions; a part only: ARGS='--part saves'
+	tests/setup.sh bench
+	cargo build --release --workspace --bins
+	cargo run --release -p single-state-tests --bin bench-store -- $(ARGS)
 
 crowd: ## 10,000 browsers of which 1,000 do not read and 1,000 drip their handshake
 	cargo build --workspace --bins

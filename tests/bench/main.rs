@@ -1,6 +1,7 @@
 //! `bench`: the gateway with two workers beside one tokio-tungstenite process with the same app, and
 //! beside HAProxy that hashes to two such processes. Everything runs pinned to one CPU; what counts
-//! is CPU time of the server processes for each round trip, which holds on noisy machines.
+//! is CPU time of the server processes for each round trip, which holds on noisy machines. Ours run
+//! with what they ship with: signed ids, sessions in a file of SQLite, metrics, limits.
 //!
 //! Prints the command lines that it runs, then the figures as a table for the README.
 
@@ -16,6 +17,9 @@ use single_state_tests::process::{Process, program};
 /// Runs of each measurement; the median counts.
 const RUNS: usize = 3;
 const DURATION: &str = "3s";
+
+/// A folder for temporary files that is on a disk; `/tmp` may be in memory.
+const DISK: &str = "/var/tmp";
 
 /// What is measured: browsers, bytes of a message, workload.
 const LOADS: [(u32, u32, &str); 6] = [
@@ -56,7 +60,7 @@ async fn main() -> ExitCode {
 }
 
 async fn run() -> Result<()> {
-    let folder = tempfile::tempdir()?;
+    let folder = tempfile::TempDir::with_prefix_in("single-state-bench-", DISK)?;
     let contenders =
         [single_process().await?, haproxy(folder.path()).await?, ours(folder.path()).await?];
     println!(
@@ -153,10 +157,12 @@ async fn wait_for_port(port: u16) -> Result<()> {
     Ok(())
 }
 
-/// Shipped defaults: signed ids, metrics, limits; only the two rates of one browser are off.
+/// Shipped defaults: signed ids, SQLite in the mode `relaxed`, metrics, limits; only the two rates of
+/// one browser are off.
 async fn ours(folder: &Path) -> Result<Contender> {
     let mut processes = Vec::new();
     let mut addresses = Vec::new();
+    let store = format!("sqlite:{}", folder.join("sessions.sqlite").display());
     for (index, name) in ["worker-0", "worker-1"].into_iter().enumerate() {
         let index = index.to_string();
         let args = [
@@ -166,6 +172,8 @@ async fn ours(folder: &Path) -> Result<Contender> {
             "127.0.0.1:0",
             "--admin-listen",
             "127.0.0.1:0",
+            "--store",
+            &store,
             "--log-format",
             "json",
         ];
