@@ -8,7 +8,9 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
-use single_state_tests::append::{Appender, Crowd, WINDOW, must_survive, wait_until};
+use single_state_tests::append::{
+    Appender, Crowd, WINDOW, kill_and_restart, must_survive, wait_until,
+};
 use single_state_tests::cluster::{Cluster, Options};
 use single_state_tests::postgres::{self, TempPostgres};
 use tempfile::TempDir;
@@ -113,6 +115,20 @@ async fn durable_pages_see_nothing_while_postgresql_is_stopped_and_lose_nothing(
 }
 
 #[tokio::test]
+async fn nothing_is_lost_when_workers_are_killed_while_postgresql_is_stopped() -> Result<()> {
+    let server = TempPostgres::start().await?;
+    let mut scene = Scene::begin(&server.url(), "relaxed").await?;
+    server.stop_fast().await?;
+    scene.wait_until_saving(false).await?;
+    // Only gateways have what is appended now.
+    scene.crowd.wait_for_more(PAGES as u64 * 20).await?;
+    kill_and_restart(&mut scene.cluster).await?;
+    scene.incarnations = incarnations(&scene.cluster).await?;
+    server.restart().await?;
+    scene.end().await
+}
+
+#[tokio::test]
 async fn nothing_is_lost_when_postgresql_crashes_while_sessions_are_saved() -> Result<()> {
     let server = postgres::Options::default().setting("fsync=on").start().await?;
     let scene = Scene::begin(&server.url(), "durable").await?;
@@ -151,6 +167,21 @@ async fn nothing_is_committed_while_postgresql_is_read_only_and_nothing_is_lost(
     scene.crowd.wait_for_more(PAGES as u64 * 20).await?;
     ensure!(self::versions(&server).await? == versions, "saved into a read-only database");
     server.set_read_only(false).await?;
+    scene.end().await
+}
+
+#[tokio::test]
+async fn sessions_whose_rows_are_lost_are_written_again() -> Result<()> {
+    let server = TempPostgres::start().await?;
+    let scene = Scene::begin(&server.url(), "relaxed").await?;
+    // As when a copy of yesterday takes the place of the database.
+    server.client().await?.batch_execute("TRUNCATE single_state.session CASCADE").await?;
+    scene.crowd.wait_for_more(PAGES as u64 * 20).await?;
+    let mut told = 0.0;
+    for worker in &scene.cluster.workers {
+        told += worker.metric("single_state_durability_regression_total").await?;
+    }
+    ensure!(told > 0.0, "nobody is told that commits were lost");
     scene.end().await
 }
 

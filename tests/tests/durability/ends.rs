@@ -12,9 +12,13 @@ const ITEMS: u64 = 20;
 
 /// No commit comes by itself: it is the end that saves.
 async fn start(store: &str) -> Result<(Cluster, Vec<Appender>)> {
+    start_with(store, "2s").await
+}
+
+async fn start_with(store: &str, drain_timeout: &str) -> Result<(Cluster, Vec<Appender>)> {
     let options = Options { workers: 2, ..Options::default() };
     let options = options.store(store).worker_flag("--commit-interval", "1h");
-    let cluster = Cluster::start(options.worker_flag("--drain-timeout", "2s")).await?;
+    let cluster = Cluster::start(options.worker_flag("--drain-timeout", drain_timeout)).await?;
     let mut pages = Appender::connect_many(&cluster, PAGES).await?;
     for page in &mut pages {
         page.append_all(ITEMS).await?;
@@ -69,6 +73,31 @@ async fn a_worker_that_cannot_commit_ends_with_1_and_says_of_how_many_sessions()
     ensure!(left == PAGES, "{left} sessions, and there are {PAGES}");
     // Its gateway still has what was not acknowledged.
     server.restart().await?;
+    for index in 0..cluster.workers.len() {
+        cluster.wait_for_worker(index, "down").await?;
+        cluster.restart_worker(index).await?;
+    }
+    must_have_all(&mut pages).await
+}
+
+#[tokio::test]
+async fn a_worker_that_is_told_to_end_waits_for_its_database_as_long_as_it_may() -> Result<()> {
+    let server = TempPostgres::start().await?;
+    let (mut cluster, mut pages) = start_with(&server.url(), "50s").await?;
+    server.stop_fast().await?;
+    for worker in &cluster.workers {
+        worker.process.signal("TERM")?;
+        worker.process.wait_for_message("worker drains").await?;
+    }
+    for index in 0..cluster.workers.len() {
+        cluster.wait_for_worker_status(index, |status| status["saving"] == false).await?;
+    }
+    server.restart().await?;
+    for worker in &mut cluster.workers {
+        let status = worker.process.wait().await?;
+        ensure!(status.code() == Some(0), "{status}:\n{}", worker.process.output());
+    }
+    ensure!(is_stored(&server.url(), &pages).await?, "a worker has ended well");
     for index in 0..cluster.workers.len() {
         cluster.wait_for_worker(index, "down").await?;
         cluster.restart_worker(index).await?;
