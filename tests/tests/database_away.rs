@@ -32,11 +32,21 @@ struct Scene {
 
 impl Scene {
     async fn begin(store: &str, durability: &str) -> Result<Self> {
-        let options = Options::default().store(store).worker_flag("--durability", durability);
+        Self::begin_with(Options::default().store(store).worker_flag("--durability", durability))
+            .await
+    }
+
+    /// A database that does not answer is away after a second.
+    async fn hasty(store: &str) -> Result<Self> {
+        Self::begin_with(Options::default().store(store).worker_flag("--store-timeout", "1s")).await
+    }
+
+    async fn begin_with(options: Options) -> Result<Self> {
+        let store = options.store.clone();
         let cluster = Cluster::start(options.worker_flag("--commit-interval", "50ms")).await?;
         let crowd = Crowd::start(Appender::connect_many(&cluster, PAGES).await?);
         let incarnations = incarnations(&cluster).await?;
-        let scene = Self { cluster, store: store.to_owned(), crowd, incarnations };
+        let scene = Self { cluster, store, crowd, incarnations };
         scene.crowd.wait_for_more(PAGES as u64 * 5).await?;
         Ok(scene)
     }
@@ -189,6 +199,57 @@ async fn versions(server: &TempPostgres) -> Result<Vec<(String, i64)>> {
     let query = "SELECT id, version FROM single_state.session ORDER BY id";
     let rows = server.client().await?.query(query, &[]).await?;
     Ok(rows.iter().map(|row| (row.get(0), row.get(1))).collect())
+}
+
+#[tokio::test]
+async fn nothing_is_lost_when_rows_are_locked_for_a_while() -> Result<()> {
+    let server = TempPostgres::start().await?;
+    let scene = Scene::hasty(&server.url()).await?;
+    let client = server.client().await?;
+    client.batch_execute("BEGIN; SELECT FROM single_state.session FOR UPDATE").await?;
+    scene.wait_until_saving(false).await?;
+    scene.crowd.wait_for_more(PAGES as u64 * 20).await?;
+    client.batch_execute("ROLLBACK").await?;
+    scene.end().await
+}
+
+#[tokio::test]
+async fn saves_that_arrive_late_overwrite_nothing() -> Result<()> {
+    let server = TempPostgres::start().await?;
+    let scene = Scene::hasty(&server.url()).await?;
+    let client = server.client().await?;
+    let query = "SELECT pid FROM pg_stat_activity
+        WHERE pid <> pg_backend_pid() AND backend_type = 'client backend'";
+    for _ in 0..3 {
+        // With what they have received and not done; workers go on over other connections.
+        let stopped: Vec<i32> =
+            client.query(query, &[]).await?.iter().map(|row| row.get(0)).collect();
+        let signal_all = |signal| {
+            // One that its worker has given up may have ended.
+            stopped.iter().filter(|pid| server.signal_backend(**pid, signal).is_ok()).count()
+        };
+        ensure!(signal_all("STOP") > 0, "nobody was connected");
+        scene.wait_until_saving(false).await?;
+        scene.wait_until_saving(true).await?;
+        scene.crowd.wait_for_more(PAGES as u64 * 5).await?;
+        signal_all("CONT");
+        scene.crowd.wait_for_more(PAGES as u64 * 5).await?;
+    }
+    scene.end().await
+}
+
+#[tokio::test]
+async fn nothing_is_lost_when_another_process_keeps_sqlites_lock_for_a_while() -> Result<()> {
+    let folder = tempfile::tempdir()?;
+    let file = folder.path().join("x.sqlite");
+    let scene = Scene::hasty(&format!("sqlite:{}", file.display())).await?;
+    // As a worker does that stands still within a transaction.
+    let lock = std::fs::File::open(folder.path().join("x.sqlite.lock"))?;
+    lock.lock()?;
+    scene.wait_until_saving(false).await?;
+    scene.crowd.wait_for_more(PAGES as u64 * 20).await?;
+    lock.unlock()?;
+    scene.end().await
 }
 
 #[tokio::test]

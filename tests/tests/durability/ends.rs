@@ -1,7 +1,9 @@
 //! A worker that is told to end commits what it has, or says what it could not.
 
 use anyhow::{Context, Result, ensure};
+use serde_json::json;
 use single_state_tests::append::{Appender, is_stored, must_have_all};
+use single_state_tests::browser::Browser;
 use single_state_tests::cluster::{Cluster, Options};
 use single_state_tests::postgres::TempPostgres;
 
@@ -52,6 +54,38 @@ async fn a_worker_that_is_told_to_end_commits_everything_to_sqlite_first() -> Re
 async fn a_worker_that_is_told_to_end_commits_everything_to_postgresql_first() -> Result<()> {
     let server = TempPostgres::start().await?;
     a_drain_commits_everything(&server.url()).await
+}
+
+#[tokio::test]
+async fn sessions_that_are_never_committed_otherwise_are_committed_at_the_end() -> Result<()> {
+    let folder = tempfile::tempdir()?;
+    let options = Options { workers: 1, ..Options::default() }.store(&sqlite(&folder));
+    let mut cluster = Cluster::start(options.worker_flag("--durability", "memory")).await?;
+    let mut pages = Appender::connect_many(&cluster, PAGES).await?;
+    for page in &mut pages {
+        page.append_all(ITEMS).await?;
+    }
+    cluster.workers[0].process.signal("TERM")?;
+    ensure!(cluster.workers[0].process.wait().await?.success());
+    cluster.wait_for_worker(0, "down").await?;
+    cluster.restart_worker(0).await?;
+    must_have_all(&mut pages).await
+}
+
+#[tokio::test]
+async fn sessions_leave_memory_when_nobody_is_there_and_come_back_as_they_were() -> Result<()> {
+    let folder = tempfile::tempdir()?;
+    let options = Options { workers: 1, ..Options::default() }.store(&sqlite(&folder));
+    let options = options.worker_flag("--commit-interval", "1h");
+    let cluster = Cluster::start(options.worker_flag("--passivate-after", "100ms")).await?;
+    for round in 0..4 {
+        let mut page = Browser::connect(&cluster.url("?session=idle")).await?;
+        page.send(json!({"tag": "append", "item": round.to_string()})).await?;
+        page.wait_for("count", &json!(round + 1)).await?;
+        page.close().await?;
+        cluster.wait_for_worker_status(0, |status| status["sessions"] == 0).await?;
+    }
+    Ok(())
 }
 
 #[tokio::test]
