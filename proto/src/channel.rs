@@ -32,13 +32,29 @@ pub struct AckOfTheFuture {
     pub sent: InputNumber,
 }
 
-/// The half that numbers inputs and keeps them until they are acknowledged.
+/// What a client half says to an input that its page has numbered itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Relayed {
+    /// It is the next one, and is kept.
+    Kept,
+    /// It was kept before, and is on its way.
+    Known,
+    /// It is acknowledged, which the page has not heard.
+    Acknowledged,
+    /// Numbers are missing before it: the page broke its promise.
+    Gap,
+}
+
+/// The half that keeps inputs until they are acknowledged. It numbers them itself, on behalf of a
+/// plain page, or relays what a page has numbered.
 ///
 /// Holds at most [`UNACKED_MESSAGES`] messages or [`UNACKED_BYTES`] bytes, or one message if that
 /// is larger: its owner does not read more from the page while [`ClientHalf::is_full`].
 #[derive(Debug, Default)]
 pub struct ClientHalf {
     last: InputNumber,
+    /// The next number is taken as it is: the session does not know what came before.
+    any_next: bool,
     unacked: VecDeque<Input>,
     bytes: usize,
     /// How many of `unacked` the stream that is open now has taken.
@@ -62,6 +78,34 @@ impl ClientHalf {
         self.bytes += body.len();
         self.unacked.push_back(Input { number: self.last, binary, body });
         self.last
+    }
+
+    /// Relays a channel that a session has attached for the first time here: what it has `applied`
+    /// is done. `None`: it takes the next number as it is.
+    pub fn begin(&mut self, applied: Option<InputNumber>) {
+        self.last = applied.unwrap_or_default();
+        self.any_next = applied.is_none();
+    }
+
+    /// Keeps an input that its page has numbered.
+    pub fn relay(&mut self, input: Input) -> Relayed {
+        let InputNumber(number) = input.number;
+        if !(1..=MAX_INPUT_NUMBER).contains(&number) {
+            return Relayed::Gap;
+        }
+        if !self.any_next && input.number <= self.last {
+            let first = self.unacked.front().map(|input| input.number);
+            let is_known = first.is_some_and(|first| first <= input.number);
+            return if is_known { Relayed::Known } else { Relayed::Acknowledged };
+        }
+        if !self.any_next && input.number != self.last.next() {
+            return Relayed::Gap;
+        }
+        self.any_next = false;
+        self.last = input.number;
+        self.bytes += input.body.len();
+        self.unacked.push_back(input);
+        Relayed::Kept
     }
 
     /// The next input that the open stream has not taken.
@@ -233,6 +277,38 @@ mod tests {
         assert_eq!(half.receive(InputNumber(9)), Verdict::Gap);
         for never in [0, MAX_INPUT_NUMBER + 1, u64::MAX] {
             assert_eq!(SessionHalf::new(false).receive(InputNumber(never)), Verdict::Gap);
+        }
+    }
+
+    fn input(number: u64) -> Input {
+        Input { number: InputNumber(number), binary: false, body: Bytes::from_static(b"x") }
+    }
+
+    #[test]
+    fn a_relayed_channel_goes_on_where_the_session_is() {
+        let mut half = ClientHalf::new();
+        half.begin(Some(InputNumber(3)));
+        assert_eq!(half.relay(input(3)), Relayed::Acknowledged);
+        assert_eq!(half.relay(input(5)), Relayed::Gap);
+        assert_eq!(half.relay(input(4)), Relayed::Kept);
+        assert_eq!(half.relay(input(5)), Relayed::Kept);
+        assert_eq!(half.relay(input(4)), Relayed::Known);
+        assert_eq!(send_all(&mut half), [4, 5]);
+        half.acked(InputNumber(4)).unwrap();
+        assert_eq!(half.relay(input(4)), Relayed::Acknowledged);
+        half.attached(Some(InputNumber(4))).unwrap();
+        assert_eq!(send_all(&mut half), [5], "the next owner gets what is not acknowledged");
+    }
+
+    #[test]
+    fn a_channel_that_the_session_forgot_is_relayed_from_any_number() {
+        let mut half = ClientHalf::new();
+        half.begin(None);
+        assert_eq!(half.relay(input(41)), Relayed::Kept);
+        assert_eq!(half.relay(input(43)), Relayed::Gap);
+        assert_eq!(half.relay(input(42)), Relayed::Kept);
+        for never in [0, MAX_INPUT_NUMBER + 1, u64::MAX] {
+            assert_eq!(half.relay(input(never)), Relayed::Gap);
         }
     }
 }

@@ -15,10 +15,13 @@
 //!   channel::ClientHalf  numbers inputs, keeps what is not acknowledged   channel::SessionHalf  applies each once
 //! ```
 //!
+//! Browsers that number their own messages speak the envelopes of [`browser`] with a gateway.
+//!
 //! Bytes in become frames in [`decoder`], frames change a [`link::Link`], which answers with
 //! [`link::Event`]s and with bytes to send. [`limits`] holds every number that bounds them.
 //! `proto/README.md` specifies the wire for those who write another client or worker.
 
+pub mod browser;
 pub mod channel;
 pub mod credit;
 pub mod decoder;

@@ -323,7 +323,7 @@ fn a_stream_that_ends_gives_its_share_of_the_budget_back() {
         pair.inject(Side::Worker, begin(*id, LARGEST)).unwrap();
     }
     pair.run();
-    assert_eq!(credits(&pair.gateway, streams[4]), []);
+    assert_eq!(credits(&pair.gateway, streams[4]), [0_u32; 0]);
     pair.gateway.link.close(streams[1], CloseCode::Ended);
     pair.run();
     assert_eq!(credits(&pair.gateway, streams[4]).len(), 1);
@@ -347,7 +347,7 @@ fn the_budget_is_whole_again_after_a_stream_stood_twice_in_the_queue_for_it() {
     pair.inject(Side::Worker, whole(id, 60_000)).unwrap();
     pair.inject(Side::Worker, begin(id, 20_000)).unwrap();
     pair.run();
-    assert_eq!(credits(&pair.gateway, id), [], "it waits for the budget");
+    assert_eq!(credits(&pair.gateway, id), [0_u32; 0], "it waits for the budget");
     pair.worker.link.consumed(id, 60_000);
     pair.inject(Side::Worker, rest_of(id, 20_000)).unwrap();
     pair.worker.link.consumed(id, 20_000);
