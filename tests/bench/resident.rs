@@ -51,10 +51,9 @@ pub(crate) async fn run(sessions: usize) -> Result<Table> {
     row(&mut table, "sessions opened and answered, a second", {
         sessions as f64 / began.elapsed().as_secs_f64()
     });
-    wait_until_clean(worker).await?;
+    let (rows, bytes) = wait_for_rows(&database, sessions).await?;
     let memory_kib = (memory(worker)? - before) / 1024.0 / sessions as f64;
     row(&mut table, "sessions in memory", value(worker, "single_state_sessions_resident").await?);
-    let (rows, bytes) = committed(&database).await?;
     row(&mut table, "rows committed", rows);
     row(&mut table, "bytes of a row's snapshot, on average", bytes);
     row(&mut table, "worker's memory, KiB a session", memory_kib);
@@ -125,25 +124,26 @@ async fn open_and_stay(cluster: &Cluster, sessions: usize) -> Result<Vec<Page>> 
     Ok(pages)
 }
 
-/// Waits until all sessions are committed.
-async fn wait_until_clean(worker: &Server) -> Result<()> {
+/// Waits until all sessions are committed, and returns how many that are and how long on average.
+async fn wait_for_rows(database: &Database, sessions: usize) -> Result<(f64, f64)> {
     let began = Instant::now();
-    while value(worker, "single_state_sessions_dirty").await? > 0.0 {
+    loop {
+        let (rows, bytes) = committed(database).await?;
+        if rows >= sessions as f64 {
+            return Ok((rows, bytes));
+        }
         if began.elapsed() > DEADLINE {
-            bail!("the worker does not commit its sessions");
+            bail!("the worker has committed {rows} of {sessions} sessions");
         }
         sleep(LOOK).await;
     }
-    // Those of the last transactions are not counted any more.
-    sleep(Duration::from_secs(1)).await;
-    Ok(())
 }
 
 /// Rows with a snapshot, and the average length of these.
 async fn committed(database: &Database) -> Result<(f64, f64)> {
     let client = database.server.client().await?;
-    let text = "SELECT count(*)::float8, avg(length(state))::float8 FROM single_state.session \
-                WHERE version > 0";
+    let text = "SELECT count(*)::float8, coalesce(avg(length(state)), 0)::float8 \
+                FROM single_state.session WHERE version > 0";
     let row = client.query_one(text, &[]).await?;
     Ok((row.try_get(0)?, row.try_get(1)?))
 }
