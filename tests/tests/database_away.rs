@@ -68,6 +68,15 @@ impl Scene {
         Ok(commits)
     }
 
+    /// A metric of all workers.
+    async fn total(&self, metric: &str) -> Result<f64> {
+        let mut total = 0.0;
+        for worker in &self.cluster.workers {
+            total += worker.metric(metric).await?;
+        }
+        Ok(total)
+    }
+
     /// The database is there again: everything is committed, by the processes that were there.
     async fn end(mut self) -> Result<()> {
         self.wait_until_saving(true).await?;
@@ -187,10 +196,7 @@ async fn sessions_whose_rows_are_lost_are_written_again() -> Result<()> {
     // As when a copy of yesterday takes the place of the database.
     server.client().await?.batch_execute("TRUNCATE single_state.session CASCADE").await?;
     scene.crowd.wait_for_more(PAGES as u64 * 20).await?;
-    let mut told = 0.0;
-    for worker in &scene.cluster.workers {
-        told += worker.metric("single_state_durability_regression_total").await?;
-    }
+    let told = scene.total("single_state_durability_regression_total").await?;
     ensure!(told > 0.0, "nobody is told that commits were lost");
     scene.end().await
 }
@@ -228,8 +234,13 @@ async fn saves_that_arrive_late_overwrite_nothing() -> Result<()> {
             // One that its worker has given up may have ended.
             stopped.iter().filter(|pid| server.signal_backend(**pid, signal).is_ok()).count()
         };
+        let failures = scene.total("single_state_save_failures_total").await?;
         ensure!(signal_all("STOP") > 0, "nobody was connected");
-        scene.wait_until_saving(false).await?;
+        // A worker that has just connected once more notices nothing.
+        wait_until("a save fails", async || {
+            Ok(scene.total("single_state_save_failures_total").await? > failures)
+        })
+        .await?;
         scene.wait_until_saving(true).await?;
         scene.crowd.wait_for_more(PAGES as u64 * 5).await?;
         signal_all("CONT");

@@ -130,7 +130,8 @@ async fn a_session_with_two_owners_loses_nothing_durable_in_sqlite() -> Result<(
 }
 
 /// The first cluster's worker stands still, with work that is not committed and with messages that
-/// it has not read, while the second takes its sessions.
+/// it has not read, while the second takes its sessions. Not in SQLite: a process that stands still
+/// within a transaction keeps everybody from the file.
 async fn a_zombie_says_and_saves_nothing(
     store: &str,
     durability: &str,
@@ -196,15 +197,9 @@ const LONG: Duration = Duration::from_secs(5);
 const SHORT: Duration = Duration::ZERO;
 
 #[tokio::test]
-async fn a_worker_that_wakes_as_a_zombie_says_and_saves_nothing_relaxed() -> Result<()> {
-    let folder = tempfile::tempdir()?;
-    a_zombie_says_and_saves_nothing(&crate::sqlite(&folder), "relaxed", LONG).await
-}
-
-#[tokio::test]
-async fn a_worker_that_wakes_as_a_zombie_says_and_saves_nothing_durable() -> Result<()> {
+async fn a_worker_that_wakes_as_a_zombie_says_and_saves_nothing() -> Result<()> {
     let server = TempPostgres::start().await?;
-    a_zombie_says_and_saves_nothing(&server.url(), "durable", LONG).await
+    a_zombie_says_and_saves_nothing(&server.url(), "relaxed", LONG).await
 }
 
 #[tokio::test]
@@ -215,8 +210,8 @@ async fn a_worker_that_wakes_before_it_is_missed_says_and_saves_nothing_relaxed(
 
 #[tokio::test]
 async fn a_worker_that_wakes_before_it_is_missed_says_and_saves_nothing_durable() -> Result<()> {
-    let folder = tempfile::tempdir()?;
-    a_zombie_says_and_saves_nothing(&crate::sqlite(&folder), "durable", SHORT).await
+    let server = TempPostgres::start().await?;
+    a_zombie_says_and_saves_nothing(&server.url(), "durable", SHORT).await
 }
 
 #[tokio::test]
