@@ -24,6 +24,7 @@ use crate::chores;
 use crate::clock::Clock;
 use crate::config::{Config, read};
 use crate::drain::drain;
+use crate::history::History;
 use crate::host::Host;
 use crate::link;
 use crate::operate;
@@ -70,6 +71,8 @@ impl Default for App {
 enum RunError {
     #[error("cannot listen on {address} (--listen and --admin-listen choose another address)")]
     Listen { address: String, source: std::io::Error },
+    #[error("cannot write {name} (--history)")]
+    History { name: String, source: std::io::Error },
     #[error("the store cannot be used (--store): {0}")]
     Store(String),
     #[error("{0} sessions were not committed in time (--drain-timeout)")]
@@ -128,7 +131,7 @@ async fn work<S: Session>(
     let listener = listen(&config.listen).await?;
     let admin = listen(&config.admin_listen).await?;
     let (links, probes) = (listener.local_addr()?, admin.local_addr()?);
-    let node = node::<S>(&config, shared);
+    let node = node::<S>(&config, shared, open_history(&config)?);
     let _watchdog = start_watchdog(&node, &config)?;
     tokio::task::spawn_local(admin::serve(admin, node.clone()));
     let store = match node.host.store.prepare().await {
@@ -163,7 +166,11 @@ async fn work<S: Session>(
 }
 
 /// The worker's parts, with nothing running yet.
-fn node<S: Session>(config: &Config, shared: Arc<dyn Any + Send + Sync>) -> Rc<WorkerNode> {
+fn node<S: Session>(
+    config: &Config,
+    shared: Arc<dyn Any + Send + Sync>,
+    history: History,
+) -> Rc<WorkerNode> {
     let incarnation = incarnation();
     let owner = Owner {
         index: config.index,
@@ -171,8 +178,8 @@ fn node<S: Session>(config: &Config, shared: Arc<dyn Any + Send + Sync>) -> Rc<W
         generation: Generation(0),
         app_version: S::VERSION,
     };
-    let host = Host::new(owner, config.store.clone(), shared, config.rules, Clock::System);
-    let host = Rc::new(host);
+    let (store, clock) = (config.store.clone(), Clock::System);
+    let host = Rc::new(Host::new(owner, store, shared, config.rules, clock, history));
     let registry = Registry::new::<S>(host.clone(), config.placement_key);
     let (kept_alive, ready) = (Arc::default(), Cell::new(false));
     Rc::new(WorkerNode { host, registry, incarnation, kept_alive, ready })
@@ -223,6 +230,12 @@ async fn end(node: &WorkerNode, config: &Config) -> Result<(), RunError> {
         0 => Ok(()),
         left => Err(RunError::Left(left)),
     }
+}
+
+fn open_history(config: &Config) -> Result<History, RunError> {
+    let Some(name) = &config.history else { return Ok(History::default()) };
+    let failed = |source| RunError::History { name: name.clone(), source };
+    History::open(name, config.index).map_err(failed)
 }
 
 async fn listen(address: &str) -> Result<TcpListener, RunError> {
@@ -321,7 +334,7 @@ impl Node for WorkerNode {
             "sessions": self.registry.resident(),
             "channels": self.host.metrics.channels.get(),
             "links": self.host.metrics.links.get(),
-            "dirty": self.registry.dirty(),
+            "dirty": self.registry.dirty().0,
             "commits": self.host.metrics.commits.get(),
             "saving": !self.host.committer.is_failing(),
         })
@@ -329,8 +342,8 @@ impl Node for WorkerNode {
     }
 
     fn metrics(&self) -> String {
-        self.host.metrics.dirty.set(self.registry.dirty() as i64);
-        let oldest = self.host.committer.oldest_change();
+        let (dirty, oldest) = self.registry.dirty();
+        self.host.metrics.dirty.set(dirty as i64);
         self.host.metrics.oldest_change_seconds.set(oldest.as_secs_f64());
         self.host.metrics.render()
     }

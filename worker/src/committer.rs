@@ -24,12 +24,16 @@ use single_state_store::{
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
+use crate::history::{Deed, History};
 use crate::metrics::Metrics;
 use crate::ownership::Ownership;
 use crate::resident::{Resident, Snapshot};
 
 /// Bytes of one batch; a single larger save is one by itself.
 const MAX_BATCH_BYTES: usize = 4 * 1024 * 1024;
+/// A session that is due so soon is saved together with one that is due now: a commit early costs
+/// less than a transaction of its own.
+const SLACK: Duration = Duration::from_millis(100);
 /// After a failure the next attempt waits so long at first …
 const FIRST_RETRY: Duration = Duration::from_millis(50);
 /// … and up to so long.
@@ -40,6 +44,7 @@ pub(crate) struct Committer {
     store: SharedStore,
     ownership: Rc<Ownership>,
     metrics: Rc<Metrics>,
+    history: History,
     queue: RefCell<Queue>,
     /// Saves that are under way.
     under_way: Cell<usize>,
@@ -70,11 +75,13 @@ impl Committer {
         store: SharedStore,
         ownership: Rc<Ownership>,
         metrics: Rc<Metrics>,
+        history: History,
     ) -> Rc<Self> {
         Rc::new(Self {
             store,
             ownership,
             metrics,
+            history,
             queue: RefCell::default(),
             under_way: Cell::new(0),
             paused_until: Cell::new(None),
@@ -112,13 +119,6 @@ impl Committer {
         self.metrics.encode_seconds.observe(snapshot.took.as_secs_f64());
         self.queue.borrow_mut().ready.push_back(Ready { resident, save: snapshot.save });
         self.changed.notify_one();
-    }
-
-    /// For how long the oldest change that is not committed has been waiting.
-    pub(crate) fn oldest_change(&self) -> Duration {
-        let queue = self.queue.borrow();
-        let first = queue.due.values().next().and_then(|resident| resident.changed_since());
-        first.map_or(Duration::ZERO, |since| since.elapsed())
     }
 
     /// Whether the last save failed.
@@ -178,11 +178,19 @@ impl Committer {
 
     fn ask_for_snapshots(&self) {
         let now = Instant::now();
+        let first = self.queue.borrow().due.first_key_value().map(|((due, _), _)| *due);
+        if first.is_none_or(|due| due > now) {
+            return;
+        }
         let mut asked = self.queue.borrow().ready.len();
         while asked < MAX_BATCH {
             let next = {
                 let mut queue = self.queue.borrow_mut();
-                let entry = queue.due.first_entry().filter(|entry| entry.key().0 <= now);
+                let is_due = |due: Instant, resident: &Resident| {
+                    due <= now || (due <= now + SLACK && !resident.rests(now))
+                };
+                let entry = queue.due.first_entry();
+                let entry = entry.filter(|entry| is_due(entry.key().0, entry.get()));
                 entry.map(|entry| entry.remove())
             };
             let Some(resident) = next else { break };
@@ -209,7 +217,7 @@ impl Committer {
     async fn commit(self: Rc<Self>, batch: Vec<Ready>) {
         let (residents, saves): (Vec<_>, Vec<_>) =
             batch.into_iter().map(|Ready { resident, save }| (resident, save)).unzip();
-        let began = std::time::Instant::now();
+        let (began, asked) = (std::time::Instant::now(), self.history.now());
         let outcome = self.store.save(&self.ownership.owner(), &saves).await;
         self.metrics.commit_seconds.observe(began.elapsed().as_secs_f64());
         self.under_way.set(self.under_way.get() - 1);
@@ -218,7 +226,7 @@ impl Committer {
             Ok(outcomes) => {
                 self.succeeded(outcomes.len());
                 for ((resident, save), saved) in batch.zip(outcomes) {
-                    self.saved(resident, save, saved);
+                    self.saved(resident, save, saved, asked);
                 }
             }
             Err(error) => self.failed(batch, &error),
@@ -236,9 +244,15 @@ impl Committer {
         self.metrics.commit_rows.observe(rows as f64);
     }
 
-    fn saved(self: &Rc<Self>, resident: Rc<Resident>, save: Save, saved: Saved) {
+    fn saved(self: &Rc<Self>, resident: Rc<Resident>, save: Save, saved: Saved, asked: u64) {
         match saved {
             Saved::Done => {
+                let version = save.version.0;
+                self.history.record(&resident.id, resident.epoch, || Deed::Commit {
+                    asked,
+                    version,
+                    applied: resident.saved_inputs(),
+                });
                 if let Some(due) = resident.saved() {
                     self.schedule(&resident, due);
                 }
@@ -251,6 +265,7 @@ impl Committer {
                     "fenced: the session has a later owner"
                 );
                 self.metrics.fenced.inc();
+                self.history.record(&resident.id, resident.epoch, || Deed::Fenced);
                 resident.fence();
             }
             Saved::Regressed => {

@@ -134,6 +134,10 @@ struct Args {
     /// 16 secret bytes that place sessions, the same for the whole cluster.
     #[arg(long, env = "SINGLE_STATE_PLACEMENT_KEY", value_name = "HEX32", hide_env_values = true)]
     placement_key: Option<String>,
+    /// Append what is done with sessions to a file, a line of JSON each, for the checker of the tests;
+    /// %i in its name is the index, %p the process.
+    #[arg(long, env = "SINGLE_STATE_HISTORY", value_name = "FILE")]
+    history: Option<String>,
     /// How log lines look.
     #[arg(long, env = "SINGLE_STATE_LOG_FORMAT", default_value = "text", value_name = "text|json")]
     log_format: String,
@@ -223,6 +227,8 @@ pub(crate) struct Config {
     pub(crate) link_keys: Option<LinkKeys>,
     pub(crate) block_limits: Limits,
     pub(crate) exit_with_stdin: bool,
+    /// Where to write what is done with sessions.
+    pub(crate) history: Option<String>,
     pub(crate) log_format: Format,
     pub(crate) log_filter: String,
 }
@@ -281,6 +287,7 @@ fn check(
             link_keys: link_keys?,
             block_limits: block_limits?,
             exit_with_stdin: args.exit_with_stdin,
+            history: args.history,
             log_format: log_format?,
             log_filter: args.log,
         })

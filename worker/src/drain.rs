@@ -6,24 +6,37 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use crate::registry::Registry;
+use crate::resident::Resident;
 
 /// Sessions that leave at a time.
 const AT_ONCE: usize = 64;
-/// How often it is looked who is left.
-const STEP: Duration = Duration::from_millis(5);
+/// How often it is looked who has left.
+const STEP: Duration = Duration::from_millis(1);
 
 /// Empties the worker. Returns how many sessions were left when the time was over.
 pub(crate) async fn drain(registry: &Rc<Registry>, timeout: Duration) -> usize {
     registry.begin_to_drain();
     let deadline = Instant::now() + timeout;
+    let mut leaving: Vec<Rc<Resident>> = Vec::new();
+    // What was about to come into memory is there after one round.
     while registry.resident() > 0 && Instant::now() < deadline {
-        let residents = registry.residents();
-        let leaving = residents.iter().filter(|resident| resident.is_retiring()).count();
-        let staying = residents.iter().filter(|resident| !resident.is_retiring());
-        for resident in staying.take(AT_ONCE.saturating_sub(leaving)) {
-            registry.passivate(resident, "drain");
+        for resident in registry.residents() {
+            while leaving.len() >= AT_ONCE && Instant::now() < deadline {
+                step(registry, &mut leaving).await;
+            }
+            registry.passivate(&resident, "drain");
+            leaving.push(resident);
+        }
+        while !leaving.is_empty() && Instant::now() < deadline {
+            step(registry, &mut leaving).await;
         }
         tokio::time::sleep(STEP).await;
     }
     registry.resident()
+}
+
+/// Waits a little, and forgets those who have left.
+async fn step(registry: &Registry, leaving: &mut Vec<Rc<Resident>>) {
+    tokio::time::sleep(STEP).await;
+    leaving.retain(|resident| registry.contains(&resident.id));
 }

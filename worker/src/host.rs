@@ -12,6 +12,7 @@ use tokio::time::Instant;
 
 use crate::clock::Clock;
 use crate::committer::Committer;
+use crate::history::History;
 use crate::metrics::Metrics;
 use crate::ownership::{CONFIRMED_FOR, Ownership};
 use crate::resident::Policy;
@@ -48,6 +49,8 @@ pub(crate) struct Host {
     pub(crate) ownership: Rc<Ownership>,
     pub(crate) committer: Rc<Committer>,
     pub(crate) metrics: Rc<Metrics>,
+    /// What is done with sessions is written here.
+    pub(crate) history: History,
     pub(crate) rules: Rules,
     pub(crate) clock: Clock,
     /// What the event loop runs now.
@@ -71,10 +74,12 @@ impl Host {
         shared: Arc<dyn Any + Send + Sync>,
         rules: Rules,
         clock: Clock,
+        history: History,
     ) -> Self {
         let metrics = Rc::new(Metrics::new());
         let ownership = Rc::new(Ownership::new(store.clone(), owner));
-        let committer = Committer::new(store.clone(), ownership.clone(), metrics.clone());
+        let committer =
+            Committer::new(store.clone(), ownership.clone(), metrics.clone(), history.clone());
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         Self {
             index: owner.index,
@@ -82,6 +87,7 @@ impl Host {
             ownership,
             committer,
             metrics,
+            history,
             rules,
             clock,
             running: Arc::default(),

@@ -29,6 +29,7 @@ mod committer;
 mod config;
 mod context;
 mod drain;
+mod history;
 mod host;
 mod jobs;
 mod link;

@@ -265,7 +265,8 @@ impl Worker {
             max_sessions: 0,
             max_output_bytes: MAX_MESSAGE as usize,
         };
-        let mut host = Host::new(owner, store.clone(), shared.clone(), rules, clock);
+        let mut host =
+            Host::new(owner, store.clone(), shared.clone(), rules, clock, Default::default());
         // Virtual time must not overtake a computation.
         host.cores = None;
         let host = Rc::new(host);

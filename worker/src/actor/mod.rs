@@ -23,6 +23,7 @@ use tokio::time::Instant;
 use self::call::{apply, hook, started, tell, tell_poison, to_itself};
 use self::memory::{read, save, sleep};
 use crate::context::{Cause, Context};
+use crate::history::Deed;
 use crate::host::Host;
 use crate::resident::{ChannelKey, Poison, PoisonKind, Resident, Work};
 use crate::running::What;
@@ -74,7 +75,8 @@ pub(crate) fn start<S: Session>(
         Some(Loaded { app, app_version, timers }) => (read::<S>(&app, app_version)?, timers),
         None => (S::default(), Timers::default()),
     };
-    let mut coroutine = Box::pin(live(app, timers, resident.clone(), host));
+    let ctx = Context::new(resident.clone(), host, timers);
+    let mut coroutine = Box::pin(live(app, ctx));
     Ok(Box::pin(std::future::poll_fn(move |context| {
         let progress = coroutine.as_mut().poll(context);
         resident.pump_all();
@@ -82,73 +84,73 @@ pub(crate) fn start<S: Session>(
     })))
 }
 
-async fn live<S: Session>(
-    mut app: S,
-    timers: Timers,
-    resident: Rc<Resident>,
-    host: Rc<Host>,
-) -> End {
-    let mut ctx = Context::new(resident.clone(), host, timers);
-    if let Some(poison) = resident.take_poison(&PoisonKind::Post) {
-        tell(&resident, &poison.error, &poison.details);
-    }
-    // App code runs on the heap: a session that waits does not hold room for its largest handler.
-    Box::pin(started(&mut app, &mut ctx)).await;
-    loop {
-        if ctx.ended {
-            std::future::poll_fn(|context| resident.poll_settled(context)).await;
-            return End::Deleted;
+#[expect(clippy::manual_async_fn, reason = "an async fn holds its arguments twice")]
+fn live<S: Session>(mut app: S, mut ctx: Context) -> impl Future<Output = End> {
+    async move {
+        let resident = ctx.resident.clone();
+        if let Some(poison) = resident.take_poison(&PoisonKind::Post) {
+            tell(&resident, &poison.error, &poison.details);
         }
-        if ctx.suspect.is_some() && !resident.is_careful() {
-            ctx.suspect = None;
-        }
-        resident.set_plans(ctx.plans());
-        let message = match next(&resident, &mut ctx).await {
-            Todo::Snapshot => {
-                save(&app, &ctx);
-                continue;
+        // App code runs on the heap: a session that waits does not hold room for its largest handler.
+        Box::pin(started(&mut app, &mut ctx)).await;
+        loop {
+            if ctx.ended {
+                std::future::poll_fn(|context| resident.poll_settled(context)).await;
+                return End::Deleted;
             }
-            Todo::Attached => {
-                ctx.cause = Cause::Hook;
-                // What a hook sends counts as sent by the call before it: a tab that comes back
-                // must not be too slow for what it is about to be sent again.
-                Box::pin(hook(&mut ctx, &What::attached(), async |ctx| app.attached(ctx).await))
+            if ctx.suspect.is_some() && !resident.is_careful() {
+                ctx.suspect = None;
+            }
+            resident.set_plans(ctx.plans());
+            let message = match next(&resident, &mut ctx).await {
+                Todo::Snapshot => {
+                    save(&app, &ctx);
+                    continue;
+                }
+                Todo::Attached => {
+                    ctx.cause = Cause::Hook;
+                    // What a hook sends counts as sent by the call before it: a tab that comes back
+                    // must not be too slow for what it is about to be sent again.
+                    Box::pin(hook(&mut ctx, &What::attached(), async |ctx| {
+                        app.attached(ctx).await
+                    }))
                     .await;
-                resident.end_call();
-                continue;
+                    resident.end_call();
+                    continue;
+                }
+                Todo::Sleep => {
+                    app = match Box::pin(sleep(app, &ctx)).await {
+                        Ok(app) => app,
+                        Err(end) => return end,
+                    };
+                    Box::pin(started(&mut app, &mut ctx)).await;
+                    continue;
+                }
+                Todo::Stop => return End::Stopped,
+                Todo::Message(message) => message,
+            };
+            if matches!(message, Message::Timer(_)) {
+                // It may be the first to notice that the process stood still.
+                ctx.host.beat();
             }
-            Todo::Sleep => {
-                app = match Box::pin(sleep(app, &ctx)).await {
-                    Ok(app) => app,
-                    Err(end) => return end,
-                };
-                Box::pin(started(&mut app, &mut ctx)).await;
-                continue;
+            let must_confirm = ctx.host.has_been_away_since(resident.confirmed());
+            if must_confirm && let Err(end) = Box::pin(confirm(&resident, &ctx.host)).await {
+                return end;
             }
-            Todo::Stop => return End::Stopped,
-            Todo::Message(message) => message,
-        };
-        if matches!(message, Message::Timer(_)) {
-            // It may be the first to notice that the process stood still.
-            ctx.host.beat();
-        }
-        let must_confirm = ctx.host.has_been_away_since(resident.confirmed());
-        if must_confirm && let Err(end) = Box::pin(confirm(&resident, &ctx.host)).await {
-            return end;
-        }
-        if resident.take_strike() {
-            Box::pin(strike(&mut ctx)).await;
-        }
-        resident.begin_call();
-        if let Err(poison) = Box::pin(handle(&mut app, &mut ctx, message)).await {
-            return End::Panicked(poison);
-        }
-        resident.end_call();
-        if let Some(due) = resident.handled(ctx.host.recently()) {
-            ctx.host.committer.schedule(&resident, due);
-        }
-        if resident.has_work() || ctx.timers.is_due(Instant::now().into_std()) {
-            give_way().await;
+            if resident.take_strike() {
+                Box::pin(strike(&mut ctx)).await;
+            }
+            resident.begin_call();
+            if let Err(poison) = Box::pin(handle(&mut app, &mut ctx, message)).await {
+                return End::Panicked(poison);
+            }
+            resident.end_call();
+            if let Some(due) = resident.handled(ctx.host.recently()) {
+                ctx.host.committer.schedule(&resident, due);
+            }
+            if resident.has_work() || ctx.timers.is_due(Instant::now().into_std()) {
+                give_way().await;
+            }
         }
     }
 }
@@ -187,6 +189,11 @@ async fn next(resident: &Resident, ctx: &mut Context) -> Todo {
     let Some(due) = ctx.timers.next_due() else {
         return std::future::poll_fn(|context| resident.poll_work(context)).await.into();
     };
+    // Few sessions have planned something; the others hold no room for it.
+    Box::pin(next_or_timer(resident, ctx, due)).await
+}
+
+async fn next_or_timer(resident: &Resident, ctx: &mut Context, due: std::time::Instant) -> Todo {
     let mut sleep = std::pin::pin!(tokio::time::sleep_until(due.into()));
     let passed = ctx.timer_had_its_turn;
     let work = std::future::poll_fn(|context| {
@@ -259,6 +266,13 @@ async fn handle<S: Session>(
             match resident.has_poison().then(|| resident.take_poison(&name())).flatten() {
                 Some(poison) => tell_poison(&resident, &poison),
                 None => apply(app, ctx, channel, input).await.map_err(|p| p.named(name()))?,
+            }
+            let history = &ctx.host.history;
+            if history.is_on()
+                && let Some(id) = resident.channel_id(channel)
+            {
+                let deed = || Deed::Apply { channel: id.as_str(), n: number.0 };
+                history.record(&resident.id, resident.epoch, deed);
             }
             resident.applied(channel, number, bytes);
         }

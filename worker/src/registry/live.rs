@@ -11,6 +11,7 @@ use single_state_store::{Saved, fresh_epoch};
 
 use super::{Entry, Loading, Registry};
 use crate::actor::{Coroutine, End};
+use crate::history::Deed;
 use crate::resident::{Poison, Resident};
 
 /// While the store is away, what must be done is tried again so often.
@@ -33,6 +34,7 @@ impl Registry {
         self.host.committer.forget(resident);
         let again = match end {
             Ok(End::Stopped) => {
+                self.host.history.record(id, resident.epoch, || Deed::Passivate);
                 self.release(resident).await;
                 resident.moved();
                 None
@@ -42,6 +44,7 @@ impl Registry {
                 None
             }
             Ok(End::Fenced) => {
+                self.host.history.record(id, resident.epoch, || Deed::Fenced);
                 resident.reset_channels(ResetCode::Fenced);
                 None
             }
@@ -72,7 +75,7 @@ impl Registry {
     pub(super) fn roll_back(self: &Rc<Self>, resident: &Resident, poison: Poison) {
         let session = resident.id.clone();
         let loading = Loading { poison: Some(poison), wanted: true, ..Loading::default() };
-        self.sessions.borrow_mut().insert(session.clone(), Entry::Loading(loading));
+        self.sessions.borrow_mut().insert(session.clone(), Entry::Loading(Box::new(loading)));
         resident.reset_channels(ResetCode::RolledBack);
         if resident.has_row() {
             tokio::task::spawn_local(self.clone().load(session, resident.epoch, Vec::new()));
@@ -106,6 +109,7 @@ impl Registry {
                 }
             }
         }
+        self.host.history.record(&resident.id, resident.epoch, || Deed::Delete);
         resident.say_last_words();
         resident.close_channels(CloseCode::SessionEnded);
     }

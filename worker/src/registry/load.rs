@@ -12,6 +12,7 @@ use tokio::time::Instant;
 
 use super::{CLAIM_RETRY_MS, Entry, LEAVING_RETRY_MS, Loading, Registry};
 use crate::actor::{Coroutine, Loaded};
+use crate::history::Deed;
 use crate::host::{Host, OnUnreadable};
 use crate::resident::{Resident, Tab};
 use crate::snapshot::{self, Saved, Unreadable};
@@ -37,10 +38,15 @@ impl Registry {
         loop {
             let claim = Claim { session: session.clone(), at_least: fresh_epoch(min_epoch) };
             let force = began.elapsed() >= PATIENCE;
+            let asked = self.host.history.now();
             match self.host.ownership.claim(claim, down.clone(), force).await {
                 Ok(Claimed::Owned(row)) => {
                     let reason = if row.unreleased { "steal" } else { "stored" };
                     self.host.metrics.claimed(reason);
+                    self.host.history.record(&session, row.epoch, || {
+                        let down = down.iter().map(|index| index.0).collect();
+                        Deed::Claim { asked, version: row.version.0, reason, down }
+                    });
                     return self.claimed(&session, row).await;
                 }
                 Ok(Claimed::Held(holder)) if self.is_newer(&session, &holder) => {
@@ -152,6 +158,13 @@ impl Registry {
 
     /// A session of which nobody knows anything yet.
     pub(super) fn begin(self: &Rc<Self>, session: &SessionId, epoch: Epoch) {
+        let asked = self.host.history.now();
+        self.host.history.record(session, epoch, || Deed::Claim {
+            asked,
+            version: 0,
+            reason: "fresh",
+            down: Vec::new(),
+        });
         let resident = self.empty(session, epoch, None);
         self.enter(session, &resident, None);
     }
@@ -193,16 +206,20 @@ impl Registry {
 
     /// The session is in memory: it lives, and those who waited attach.
     fn settle(self: &Rc<Self>, session: &SessionId, resident: Rc<Resident>, coroutine: Coroutine) {
-        let Some(Entry::Loading(Loading { waiting, wanted, .. })) =
-            self.sessions.borrow_mut().remove(session)
-        else {
+        let Some(Entry::Loading(loading)) = self.sessions.borrow_mut().remove(session) else {
             return;
         };
+        let Loading { waiting, wanted, .. } = *loading;
         let waiting: Vec<_> = waiting.into_iter().filter(|(_, tab)| tab.is_wanted()).collect();
         if waiting.is_empty() && !wanted {
             // Whoever asked for it has left: it ends at its first turn.
             resident.stop();
         }
+        self.host.history.record(session, resident.epoch, || Deed::Activate {
+            version: resident.version().0,
+            durability: resident.durability().into(),
+            applied: resident.saved_inputs(),
+        });
         let entry = Entry::Resident(resident.clone());
         self.sessions.borrow_mut().insert(session.clone(), entry);
         self.host.metrics.resident.inc();

@@ -17,9 +17,11 @@ use single_state_proto::id::{Epoch, SessionId};
 use single_state_proto::placement::PlacementKey;
 use single_state_proto::topology::Topology;
 use single_state_store::{Standing, fresh_epoch};
+use tokio::time::Instant;
 
 use crate::actor::{self, Coroutine, Loaded};
 use crate::chores::Map;
+use crate::history::Deed;
 use crate::host::Host;
 use crate::ownership::CONFIRMED_FOR;
 use crate::resident::{Poison, Resident, Tab};
@@ -54,7 +56,8 @@ pub(crate) struct Registry {
 }
 
 enum Entry {
-    Loading(Loading),
+    /// Boxed: it is far larger than the other, and does not last.
+    Loading(Box<Loading>),
     Resident(Rc<Resident>),
 }
 
@@ -110,7 +113,7 @@ impl Registry {
                 let (session, min_epoch) = (open.session.clone(), open.min_epoch);
                 let (fresh, down) = (open.fresh, open.skipped.clone());
                 let loading = Loading { waiting: vec![(open, tab)], ..Loading::default() };
-                sessions.insert(session.clone(), Entry::Loading(loading));
+                sessions.insert(session.clone(), Entry::Loading(Box::new(loading)));
                 drop(sessions);
                 if fresh {
                     // Nobody else can know the id: there is nothing to claim yet.
@@ -132,7 +135,7 @@ impl Registry {
             return;
         }
         let loading = Loading { wanted: true, ..Loading::default() };
-        sessions.insert(session.clone(), Entry::Loading(loading));
+        sessions.insert(session.clone(), Entry::Loading(Box::new(loading)));
         drop(sessions);
         tokio::task::spawn_local(self.clone().load(session, Epoch(0), Vec::new()));
     }
@@ -151,6 +154,7 @@ impl Registry {
         match standing {
             Ok(Standing::Fenced) => {
                 self.host.metrics.fenced.inc();
+                self.host.history.record(&resident.id, resident.epoch, || Deed::Fenced);
                 resident.fence();
                 tab.refused(Refused::Retry { after_ms: LEAVING_RETRY_MS, owner: None });
             }
@@ -233,9 +237,20 @@ impl Registry {
         residents.collect()
     }
 
-    /// Number of sessions with changes that are not committed.
-    pub(crate) fn dirty(&self) -> usize {
-        self.residents().iter().filter(|resident| resident.is_dirty()).count()
+    /// Number of sessions with changes that are not committed, and for how long the oldest of these
+    /// has been waiting.
+    pub(crate) fn dirty(&self) -> (usize, Duration) {
+        let residents = self.residents();
+        let changes = residents.iter().filter_map(|resident| resident.changed_since());
+        let (count, oldest) = changes.fold((0, None), |(count, oldest), since| {
+            (count + 1, Some(oldest.map_or(since, |oldest: Instant| oldest.min(since))))
+        });
+        (count, oldest.map_or(Duration::ZERO, |since| since.elapsed()))
+    }
+
+    /// Whether the session is in memory, or about to be.
+    pub(crate) fn contains(&self, session: &SessionId) -> bool {
+        self.sessions.borrow().contains_key(session)
     }
 
     /// Number of sessions in memory, with those that are being loaded.

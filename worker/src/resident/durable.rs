@@ -1,5 +1,6 @@
 //! A resident session as its snapshot has it, and what it does when a save of it has ended.
 
+use std::collections::BTreeMap;
 use std::rc::Rc;
 use std::time::{Duration, SystemTime};
 
@@ -8,7 +9,7 @@ use serde::Serialize;
 use single_state_proto::channel::SessionHalf;
 use single_state_proto::frame::Durability;
 use single_state_proto::id::{Attach, ConnectionId, Epoch, InputNumber, Revision, SessionId};
-use single_state_store::{Row, Save};
+use single_state_store::{Row, Save, Version};
 use tokio::time::Instant;
 
 use super::saving::{Inputs, Policy};
@@ -144,6 +145,23 @@ impl Resident {
         state.saving.due()
     }
 
+    /// The last input of each channel in the newest snapshot.
+    pub(crate) fn saved_inputs(&self) -> BTreeMap<String, u64> {
+        let state = self.state.borrow();
+        let last = |channel: &Channel| Some((channel.id.to_string(), channel.saving?.0));
+        state.channels.iter().filter_map(last).collect()
+    }
+
+    /// Of the newest snapshot.
+    pub(crate) fn version(&self) -> Version {
+        self.state.borrow().saving.version()
+    }
+
+    /// How its changes are committed.
+    pub(crate) fn durability(&self) -> Durability {
+        self.state.borrow().saving.durability()
+    }
+
     /// A save of it failed, and goes again.
     pub(crate) fn save_failed(&self) {
         self.state.borrow_mut().saving.failed();
@@ -188,9 +206,14 @@ impl Resident {
         self.state.borrow_mut().saving.queued = Some(place);
     }
 
-    /// Since when there is something to commit.
+    /// Since when there is something that is not committed.
     pub(crate) fn changed_since(&self) -> Option<Instant> {
         self.state.borrow().saving.changed_since()
+    }
+
+    /// Whether it must not be saved yet, because its last snapshot took long (R21).
+    pub(crate) fn rests(&self, now: Instant) -> bool {
+        self.state.borrow().saving.rests(now)
     }
 
     /// Whether the session is told for the first time that it cannot be saved.

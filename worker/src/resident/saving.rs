@@ -49,8 +49,8 @@ pub(super) struct Saving {
     hinted: bool,
     /// It is to be committed at once.
     eager: bool,
-    /// A save is on its way …
-    in_flight: bool,
+    /// A save is on its way, of changes since then …
+    in_flight: Option<Instant>,
     /// … and has failed before.
     failing: bool,
     /// Messages handled since the newest snapshot.
@@ -74,7 +74,7 @@ impl Saving {
             changed: None,
             hinted: false,
             eager: false,
-            in_flight: false,
+            in_flight: None,
             failing: false,
             ahead: 0,
             rest_until: None,
@@ -83,6 +83,11 @@ impl Saving {
             inputs_in_flight: BTreeMap::new(),
             queued: None,
         }
+    }
+
+    /// Of the newest snapshot.
+    pub(super) fn version(&self) -> Version {
+        self.version
     }
 
     pub(super) fn durability(&self) -> Durability {
@@ -126,22 +131,27 @@ impl Saving {
 
     /// Whether messages were handled that the store does not know of.
     pub(super) fn is_dirty(&self) -> bool {
-        self.changed.is_some() || self.in_flight
+        self.changed_since().is_some()
     }
 
     /// Whether a save is on its way.
     pub(super) fn is_in_flight(&self) -> bool {
-        self.in_flight
+        self.in_flight.is_some()
     }
 
-    /// Since when there is something to commit.
+    /// Since when there is something that is not committed.
     pub(super) fn changed_since(&self) -> Option<Instant> {
-        self.changed
+        self.in_flight.or(self.changed)
+    }
+
+    /// Whether no snapshot may be taken yet.
+    pub(super) fn rests(&self, now: Instant) -> bool {
+        self.rest_until.is_some_and(|until| until > now)
     }
 
     /// When the next snapshot is to be taken.
     pub(super) fn due(&self) -> Option<Instant> {
-        let changed = self.changed.filter(|_| !self.in_flight)?;
+        let changed = self.changed.filter(|_| self.in_flight.is_none())?;
         match self.policy.durability {
             _ if self.eager && self.policy.durability != Durability::Relaxed => Some(changed),
             Durability::Memory => None,
@@ -162,8 +172,8 @@ impl Saving {
     /// A snapshot is being taken: its version, and the inputs that are kept with it.
     pub(super) fn begin(&mut self) -> (Version, Inputs) {
         self.version.0 += 1;
-        (self.changed, self.eager, self.hinted, self.ahead) = (None, false, false, 0);
-        (self.in_flight, self.failing) = (true, false);
+        self.in_flight = Some(self.changed.take().unwrap_or_else(Instant::now));
+        (self.eager, self.hinted, self.failing, self.ahead) = (false, false, false, 0);
         self.inputs_in_flight = std::mem::take(&mut self.inputs);
         (self.version, self.inputs_in_flight.clone())
     }
@@ -177,7 +187,7 @@ impl Saving {
 
     /// The snapshot could not be taken: what was to be saved still is.
     pub(super) fn abandon(&mut self, now: Instant) {
-        self.in_flight = false;
+        self.in_flight = None;
         self.changed.get_or_insert(now);
         let newer = std::mem::take(&mut self.inputs);
         self.inputs = std::mem::take(&mut self.inputs_in_flight);
@@ -186,7 +196,7 @@ impl Saving {
 
     /// The save is committed.
     pub(super) fn done(&mut self) {
-        (self.in_flight, self.failing, self.has_row) = (false, false, true);
+        (self.in_flight, self.failing, self.has_row) = (None, false, true);
         self.inputs_in_flight = BTreeMap::new();
     }
 

@@ -146,17 +146,6 @@ impl Resident {
         state.news()
     }
 
-    /// Whether something of it is not committed.
-    pub(crate) fn is_dirty(&self) -> bool {
-        self.state.borrow().saving.is_dirty()
-    }
-
-    /// Whether it is about to leave memory.
-    pub(crate) fn is_retiring(&self) -> bool {
-        let state = self.state.borrow();
-        state.retiring || state.stopped
-    }
-
     /// The coroutine waits, and has planned this.
     pub(crate) fn set_plans(&self, plans: Plans) {
         self.state.borrow_mut().plans = plans;
