@@ -4,12 +4,14 @@
 
 pub mod append;
 pub mod browser;
+pub mod checker;
 pub mod chromium;
 pub mod cluster;
 pub mod dev;
 pub mod history;
 pub mod postgres;
 pub mod process;
+pub mod proxy;
 pub mod siphash;
 
 use std::time::Duration;
