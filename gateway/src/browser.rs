@@ -6,11 +6,33 @@ use hyper::upgrade::Upgraded;
 use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
 
+use crate::Shared;
 use crate::admission::Place;
-use crate::channel::{Channel, Interest};
+use crate::channel::{Channel, Interest, Target, farewell};
+use crate::hello;
 use crate::metrics::Metrics;
 use crate::router::Router;
 use crate::websocket::{Closing, Ended, MessageLimits, More, WebSocket, interest};
+
+/// A connection that is counted for as long as this lives.
+#[derive(Debug)]
+pub(crate) struct Guest {
+    metrics: Rc<Metrics>,
+    _place: Place,
+}
+
+impl Guest {
+    pub(crate) fn new(place: Place, metrics: Rc<Metrics>) -> Self {
+        metrics.connections.inc();
+        Self { metrics, _place: place }
+    }
+}
+
+impl Drop for Guest {
+    fn drop(&mut self) {
+        self.metrics.connections.dec();
+    }
+}
 
 /// A channel that is attached, or about to be, for as long as this lives: when the browser goes
 /// away at any moment, also during the upgrade, its stream ends.
@@ -18,20 +40,13 @@ use crate::websocket::{Closing, Ended, MessageLimits, More, WebSocket, interest}
 pub(crate) struct Attached {
     channel: Rc<Channel>,
     router: Rc<Router>,
-    metrics: Rc<Metrics>,
-    _place: Place,
+    _guest: Guest,
 }
 
 impl Attached {
-    pub(crate) fn new(
-        channel: Rc<Channel>,
-        place: Place,
-        router: Rc<Router>,
-        metrics: Rc<Metrics>,
-    ) -> Self {
-        metrics.connections.inc();
+    pub(crate) fn new(channel: Rc<Channel>, guest: Guest, router: Rc<Router>) -> Self {
         router.attach(&channel);
-        Self { channel, router, metrics, _place: place }
+        Self { channel, router, _guest: guest }
     }
 
     pub(crate) fn channel(&self) -> &Rc<Channel> {
@@ -41,28 +56,60 @@ impl Attached {
 
 impl Drop for Attached {
     fn drop(&mut self) {
-        self.metrics.connections.dec();
         self.router.detach(&self.channel);
     }
 }
 
-/// Serves one browser until it goes away or is sent away.
+/// Serves a plain page until it goes away or is sent away.
 pub(crate) async fn serve(upgraded: Upgraded, attached: Attached, limits: MessageLimits) {
     let (socket, websocket) = open(upgraded, limits);
-    let channel = &attached.channel;
-    channel.connected(websocket);
-    let ended = talk(&socket, channel).await;
-    let session = channel.session.as_str();
-    match (ended, channel.disconnected()) {
-        (Ended::ByFault(closing), Some(websocket)) => {
-            let Closing { code, reason } = closing;
-            tracing::info!(session.id = session, close.code = code, reason, "browser sent away");
-            // The stream ends now; only the browser is still to be told.
-            attached.router.detach(channel);
-            // Few get here, and it is larger than all that the others need.
-            Box::pin(websocket.close(closing)).await;
+    attached.channel.connected(websocket);
+    attend(&socket, &attached).await;
+}
+
+/// Serves a client of single-state.v1, which says first which channel it takes up.
+pub(crate) async fn greet_and_serve(
+    upgraded: Upgraded,
+    target: Target,
+    guest: Guest,
+    shared: Rc<Shared>,
+) {
+    let (socket, mut websocket) = open(upgraded, shared.limits);
+    // It is soon over, and needs room that what follows does not.
+    match Box::pin(hello::hear(&socket, &mut websocket, target, &shared)).await {
+        Ok((target, hello)) => {
+            let (terms, metrics) = (shared.terms.clone(), shared.metrics.clone());
+            let limits = shared.channel_limits;
+            let channel = Channel::numbered(target, hello, terms, websocket, limits, metrics);
+            let attached = Attached::new(channel, guest, shared.router.clone());
+            drop(shared);
+            attend(&socket, &attached).await;
         }
-        _ => tracing::debug!(session.id = session, "browser went away"),
+        Err(Ended::ByFault(closing)) => {
+            let Closing { code, reason } = closing;
+            tracing::info!(close.code = code, reason, "browser sent away before its hello");
+            shared.metrics.closed(code);
+            Box::pin(websocket.close(farewell(code), closing)).await;
+        }
+        Err(Ended::ByBrowser) => tracing::debug!("browser went away before its hello"),
+    }
+}
+
+/// Looks after one browser until it goes away or is sent away.
+async fn attend(socket: &TcpStream, attached: &Attached) {
+    let channel = &attached.channel;
+    let ended = talk(socket, channel).await;
+    let session = channel.session.as_str();
+    let Ended::ByFault(closing) = ended else {
+        return tracing::debug!(session.id = session, "browser went away");
+    };
+    let Closing { code, reason } = closing;
+    if let Some((websocket, last)) = channel.disconnected(code) {
+        tracing::info!(session.id = session, close.code = code, reason, "browser sent away");
+        // The stream ends now; only the browser is still to be told.
+        attached.router.detach(channel);
+        // Few get here, and it is larger than all that the others need.
+        Box::pin(websocket.close(last, closing)).await;
     }
 }
 

@@ -170,6 +170,9 @@ struct CommonArgs {
     /// After how long a quiet browser is given up. 0: never.
     #[arg(long, env = "SINGLE_STATE_IDLE_TIMEOUT", default_value = "60s", value_name = "DURATION")]
     idle_timeout: String,
+    /// How long a client of single-state.v1 may take for its first message. 0: any time.
+    #[arg(long, env = "SINGLE_STATE_HELLO_TIMEOUT", default_value = "5s", value_name = "DURATION")]
+    hello_timeout: String,
     /// How long a browser waits with an open socket while its worker cannot be reached.
     #[arg(long, env = "SINGLE_STATE_PARK_TIMEOUT", default_value = "60s", value_name = "DURATION")]
     park_timeout: String,
@@ -213,6 +216,8 @@ pub struct Config {
     pub(crate) channel_limits: ChannelLimits,
     /// How many browsers may come.
     pub(crate) admission_limits: AdmissionLimits,
+    /// How long a client may take for its hello.
+    pub hello_timeout: Duration,
     /// How long a browser waits for an unreachable worker.
     pub park_timeout: Duration,
     /// How log lines look.
@@ -339,6 +344,7 @@ fn check_common(args: CommonArgs, default_filter: &str, mistakes: &mut Mistakes)
     let max_frame_bytes = bytes("--max-frame-bytes", &args.max_frame_bytes, mistakes);
     let channel_limits = check_channel_limits(&args, mistakes);
     let admission_limits = check_admission_limits(&args, mistakes);
+    let hello_timeout = mistakes.duration("--hello-timeout", &args.hello_timeout);
     let park_timeout = mistakes.duration("--park-timeout", &args.park_timeout);
     let log_format = mistakes.parse::<Format>("--log-format", &args.log_format);
     let log_filter = args.log.unwrap_or_else(|| default_filter.to_owned());
@@ -360,6 +366,7 @@ fn check_common(args: CommonArgs, default_filter: &str, mistakes: &mut Mistakes)
         max_frame_bytes: max_frame_bytes?,
         channel_limits: channel_limits?,
         admission_limits: admission_limits?,
+        hello_timeout: hello_timeout?,
         park_timeout: park_timeout?,
         log_format: log_format?,
         log_filter,

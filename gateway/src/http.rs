@@ -3,29 +3,30 @@
 use std::convert::Infallible;
 use std::net::IpAddr;
 use std::rc::Rc;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use hyper::body::Incoming;
 use hyper::header::{
     CONNECTION, HOST, HeaderName, HeaderValue, ORIGIN, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_KEY,
-    SEC_WEBSOCKET_VERSION, SET_COOKIE, UPGRADE,
+    SEC_WEBSOCKET_PROTOCOL, SEC_WEBSOCKET_VERSION, SET_COOKIE, UPGRADE,
 };
 use hyper::service::service_fn;
 use hyper::{Method, Request, StatusCode, Version};
 use hyper_util::rt::{TokioIo, TokioTimer};
+use single_state_proto::browser::SUBPROTOCOL;
+use single_state_proto::id::{SessionId, WorkerIndex};
 use tokio::net::{TcpListener, TcpStream};
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 
 use crate::Shared;
 use crate::admission::Full;
-use crate::browser::{self, Attached};
-use crate::channel::{Channel, Standing};
+use crate::browser::{self, Attached, Guest};
+use crate::channel::{Channel, Standing, Target};
 use crate::identify::{self, Chosen, Denied, Random};
 use crate::origin::{self, Origin};
 use crate::pages::{Page, text};
-use crate::token::Seconds;
 
 /// How long a browser may take to send its request's head.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(5);
@@ -94,7 +95,8 @@ async fn answer(request: Request<Incoming>, address: IpAddr, shared: &Rc<Shared>
     }
 }
 
-/// Attaches the browser's channel and answers with 101, naming session and worker.
+/// Answers with 101: attaches a plain page's channel before, and names session and worker. A client
+/// of single-state.v1 says in its hello which session and channel it means.
 async fn upgrade(
     mut request: Request<Incoming>,
     address: IpAddr,
@@ -103,67 +105,105 @@ async fn upgrade(
     let accept = check_handshake(&request)?;
     let random = Random::draw()
         .map_err(|_| (StatusCode::SERVICE_UNAVAILABLE, "no random numbers to be had\n"))?;
-    let origin = check_origin(&request, shared)?;
-    let asked = identify::Request {
-        query: request.uri().query(),
-        headers: request.headers(),
-        secure: origin.is_some_and(|origin| origin.is_secure()),
-        now: now(),
-    };
-    let Chosen { session, fresh, cookies } =
-        shared.sessions.choose(&asked, random).map_err(|denied| match denied {
-            Denied::NotAnId => NOT_AN_ID,
-            Denied::NotSigned => {
-                (StatusCode::UNAUTHORIZED, "no gateway signed this session, or it has expired\n")
-            }
-        })?;
-    let channel = random.channel().map_err(|_| NOT_AN_ID)?;
-    if shared.draining.get() {
+    let Chosen { session, fresh, named, cookies } = choose(&request, random, shared)?;
+    if shared.is_draining() {
         return Err((StatusCode::SERVICE_UNAVAILABLE, "this gateway is draining\n"));
     }
     let index = shared
         .router
         .owner(&session)
         .ok_or((StatusCode::SERVICE_UNAVAILABLE, "there are no workers\n"))?;
-
     let place = shared.admission.admit(address).map_err(|full| match full {
         Full::Gateway => (StatusCode::SERVICE_UNAVAILABLE, "this gateway is full; try later\n"),
         Full::Address => (StatusCode::TOO_MANY_REQUESTS, "too many connections of your address\n"),
     })?;
-    let (metrics, limits) = (shared.metrics.clone(), shared.channel_limits);
+    let guest = Guest::new(place, shared.metrics.clone());
     let (id, connection) = (session.clone(), random.connection());
-    let channel = Channel::plain(id, channel, connection, fresh, limits, metrics.clone());
-    let attached = Attached::new(channel, place, shared.router.clone(), metrics);
-    // A worker that is away is named all the same; the browser waits with an open socket.
-    let _ = tokio::time::timeout(ATTACH_TIMEOUT, settled(attached.channel())).await;
+    let target = Target { session: id, fresh, connection };
+    let numbered = offers(&request, SUBPROTOCOL);
 
     let upgrade = hyper::upgrade::on(&mut request);
-    let limits = shared.limits;
-    tokio::task::spawn_local(async move {
-        // A browser that hangs up before its upgrade drops the channel with this task.
-        if let Ok(upgraded) = upgrade.await {
-            browser::serve(upgraded, attached, limits).await;
+    if numbered {
+        let shared = shared.clone();
+        tokio::task::spawn_local(async move {
+            if let Ok(upgraded) = upgrade.await {
+                browser::greet_and_serve(upgraded, target, guest, shared).await;
+            }
+        });
+    } else {
+        let channel = random.channel().map_err(|_| NOT_AN_ID)?;
+        let (metrics, limits) = (shared.metrics.clone(), shared.channel_limits);
+        let channel = Channel::plain(target, channel, limits, metrics);
+        let attached = Attached::new(channel, guest, shared.router.clone());
+        // A worker that is away is named all the same; the browser waits with an open socket.
+        let _ = tokio::time::timeout(ATTACH_TIMEOUT, settled(attached.channel())).await;
+        let limits = shared.limits;
+        tokio::task::spawn_local(async move {
+            // A browser that hangs up before its upgrade drops the channel with this task.
+            if let Ok(upgraded) = upgrade.await {
+                browser::serve(upgraded, attached, limits).await;
+            }
+        });
+    }
+    // Hello may name another session, unless this one stands in the address.
+    let told = (!numbered || named).then_some((&session, index));
+    Ok(switch(accept, numbered, told, &cookies))
+}
+
+/// The session that the request asks for.
+fn choose(
+    request: &Request<Incoming>,
+    random: Random,
+    shared: &Shared,
+) -> Result<Chosen, (StatusCode, &'static str)> {
+    let origin = check_origin(request, shared)?;
+    let asked = identify::Request {
+        query: request.uri().query(),
+        headers: request.headers(),
+        secure: origin.is_some_and(|origin| origin.is_secure()),
+        now: identify::now(),
+    };
+    shared.terms.sessions.choose(&asked, random).map_err(|denied| match denied {
+        Denied::NotAnId => NOT_AN_ID,
+        Denied::NotSigned => {
+            (StatusCode::UNAUTHORIZED, "no gateway signed this session, or it has expired\n")
         }
-    });
+    })
+}
+
+/// The 101 response.
+fn switch(
+    accept: HeaderValue,
+    numbered: bool,
+    told: Option<(&SessionId, WorkerIndex)>,
+    cookies: &[String],
+) -> Page {
     let mut page = text(StatusCode::SWITCHING_PROTOCOLS, "");
     let headers = page.headers_mut();
     headers.clear();
     headers.insert(UPGRADE, HeaderValue::from_static("websocket"));
     headers.insert(CONNECTION, HeaderValue::from_static("Upgrade"));
     headers.insert(SEC_WEBSOCKET_ACCEPT, accept);
-    headers.insert(WORKER, HeaderValue::from(index.0));
-    if let Ok(session) = HeaderValue::from_str(session.as_str()) {
-        headers.insert(SESSION, session);
+    if numbered {
+        headers.insert(SEC_WEBSOCKET_PROTOCOL, HeaderValue::from_static(SUBPROTOCOL));
+    }
+    if let Some((session, index)) = told {
+        headers.insert(WORKER, HeaderValue::from(index.0));
+        if let Ok(session) = HeaderValue::from_str(session.as_str()) {
+            headers.insert(SESSION, session);
+        }
     }
     for cookie in cookies.iter().filter_map(|cookie| HeaderValue::from_str(cookie).ok()) {
         headers.append(SET_COOKIE, cookie);
     }
-    Ok(page)
+    page
 }
 
-fn now() -> Seconds {
-    let since_1970 = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
-    Seconds(since_1970.map_or(0, |duration| duration.as_secs()))
+/// Whether the browser offers this subprotocol, perhaps among others. Their names have an exact case.
+fn offers(request: &Request<Incoming>, subprotocol: &str) -> bool {
+    let offers = request.headers().get_all(SEC_WEBSOCKET_PROTOCOL).into_iter();
+    let offers = offers.filter_map(|value| value.to_str().ok());
+    offers.flat_map(|value| value.split(',')).any(|offer| offer.trim() == subprotocol)
 }
 
 /// Refuses pages of other sites; the page's origin, if a browser names one.

@@ -1,5 +1,7 @@
 //! Which session a browser means: `?session=`, else its cookie, else a new one. Knows no sockets.
 
+use std::time::SystemTime;
+
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use hyper::HeaderMap;
@@ -27,6 +29,8 @@ pub(crate) struct Chosen {
     pub(crate) session: SessionId,
     /// Minted just now: nobody can have used it before.
     pub(crate) fresh: bool,
+    /// The address names it.
+    pub(crate) named: bool,
     /// `Set-Cookie` of the answer, when the browser remembers the session itself. Each answer
     /// renews the token.
     pub(crate) cookies: Vec<String>,
@@ -63,22 +67,31 @@ impl Sessions {
             Some((_, "new")) => self.mint(request, random),
             Some((_, token)) => {
                 let session = self.open(token, request.now)?;
-                Ok(Chosen { session, fresh: false, cookies: Vec::new() })
+                Ok(Chosen { session, fresh: false, named: true, cookies: Vec::new() })
             }
             None => match cookie(request.headers).map(|token| self.open(token, request.now)) {
                 Some(Ok(session)) => {
                     let cookies = self.cookies(&session, request);
-                    Ok(Chosen { session, fresh: false, cookies })
+                    Ok(Chosen { session, fresh: false, named: false, cookies })
                 }
                 _ => self.mint(request, random),
             },
         }
     }
 
-    fn open(&self, token: &str, now: Seconds) -> Result<SessionId, Denied> {
+    /// The session that a token opens.
+    pub(crate) fn open(&self, token: &str, now: Seconds) -> Result<SessionId, Denied> {
         match self {
             Self::Unsigned => token.parse().map_err(|_| Denied::NotAnId),
             Self::Signed(keys) => keys.verify(token, now).ok_or(Denied::NotSigned),
+        }
+    }
+
+    /// What opens a session from now on: its token, or its id where ids are not signed.
+    pub(crate) fn renew(&self, session: &SessionId, now: Seconds) -> String {
+        match self {
+            Self::Unsigned => session.to_string(),
+            Self::Signed(keys) => keys.sign(session, now),
         }
     }
 
@@ -86,14 +99,11 @@ impl Sessions {
         let id = URL_SAFE_NO_PAD.encode(random.session);
         let session = id.parse().map_err(|_| Denied::NotAnId)?;
         let cookies = self.cookies(&session, request);
-        Ok(Chosen { session, fresh: true, cookies })
+        Ok(Chosen { session, fresh: true, named: false, cookies })
     }
 
     fn cookies(&self, session: &SessionId, request: &Request<'_>) -> Vec<String> {
-        let token = match self {
-            Self::Unsigned => session.to_string(),
-            Self::Signed(keys) => keys.sign(session, request.now),
-        };
+        let token = self.renew(session, request.now);
         let max_age = LIFETIME.as_secs();
         let secure = if request.secure { "; Secure" } else { "" };
         let cookie = |name| {
@@ -102,6 +112,12 @@ impl Sessions {
         let host = request.secure.then(|| cookie(HOST_COOKIE_NAME));
         std::iter::once(cookie(COOKIE_NAME)).chain(host).collect()
     }
+}
+
+/// The time, as tokens count it.
+pub(crate) fn now() -> Seconds {
+    let since_1970 = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+    Seconds(since_1970.map_or(0, |duration| duration.as_secs()))
 }
 
 fn cookie(headers: &HeaderMap) -> Option<&str> {

@@ -1,7 +1,7 @@
 //! The gateway: accepts browsers and pins each session to its worker.
 //!
 //! ```text
-//!   browser ═ws═ browser.rs ── channel.rs ── worker_link.rs ══ one TCP, many streams ══ worker
+//!   browser ═ws═ browser.rs ── channel/ ──── worker_link.rs ══ one TCP, many streams ══ worker
 //!      │         one task a    numbers and    one task a
 //!    http.rs     browser       keeps inputs   worker; router.rs chooses which
 //! ```
@@ -15,6 +15,7 @@ mod browser;
 mod channel;
 pub mod config;
 pub mod dev;
+mod hello;
 mod http;
 mod identify;
 mod metrics;
@@ -26,7 +27,6 @@ mod token;
 mod websocket;
 mod worker_link;
 
-use std::cell::Cell;
 use std::fmt;
 use std::net::SocketAddr;
 use std::rc::Rc;
@@ -36,22 +36,26 @@ use serde_json::json;
 use single_state_node::admin::{self, Node};
 use single_state_node::link::incarnation;
 use single_state_node::shutdown::{Phase, reached};
+use single_state_proto::browser::Limits;
+use single_state_proto::limits::{UNACKED_BYTES, UNACKED_MESSAGES};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 
 use crate::admission::Admission;
-use crate::channel::ChannelLimits;
+use crate::channel::{ChannelLimits, Terms};
 use crate::config::Config;
-use crate::identify::Sessions;
 use crate::metrics::Metrics;
 use crate::origin::Origin;
 use crate::pages::Pages;
 use crate::router::Router;
-use crate::websocket::MessageLimits;
+use crate::websocket::{Closing, MessageLimits};
 use crate::worker_link::{LinkOptions, WorkerLink};
 
 /// How long browsers have to answer the close that a draining gateway sends them.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(3);
+
+/// What browsers are told when the gateway ends.
+const RESTARTS: Closing = Closing { code: 1012, reason: "the gateway restarts; reconnect" };
 
 /// What the tasks of a gateway share.
 struct Shared {
@@ -61,9 +65,23 @@ struct Shared {
     limits: MessageLimits,
     channel_limits: ChannelLimits,
     admission: Admission,
-    sessions: Sessions,
+    terms: Rc<Terms>,
+    /// How long a client of single-state.v1 may take for its hello; 0 is any.
+    hello_timeout: Duration,
     allowed_origins: Vec<Origin>,
-    draining: Cell<bool>,
+    draining: watch::Sender<bool>,
+}
+
+impl Shared {
+    fn is_draining(&self) -> bool {
+        *self.draining.borrow()
+    }
+
+    /// Waits until the gateway drains.
+    async fn drains(&self) {
+        // The sender is here.
+        let _ = self.draining.subscribe().wait_for(|draining| *draining).await;
+    }
 }
 
 /// A gateway that is bound to its addresses.
@@ -115,9 +133,17 @@ impl Gateway {
             },
             channel_limits: config.channel_limits,
             admission: Admission::new(config.admission_limits),
-            sessions: config.sessions,
+            terms: Rc::new(Terms {
+                sessions: config.sessions,
+                limits: Limits {
+                    message_bytes: config.max_message_bytes,
+                    unacked_messages: UNACKED_MESSAGES,
+                    unacked_bytes: UNACKED_BYTES,
+                },
+            }),
+            hello_timeout: config.hello_timeout,
             allowed_origins: config.allowed_origins,
-            draining: Cell::new(false),
+            draining: watch::Sender::new(false),
         };
         Ok(Self { listener, admin, shared: Rc::new(shared) })
     }
@@ -144,8 +170,8 @@ impl Gateway {
             () = reached(&mut phase, Phase::Draining) => {}
         }
         drop(listener);
-        shared.draining.set(true);
-        shared.router.close_all(1012, "the gateway restarts; reconnect");
+        shared.draining.send_replace(true);
+        shared.router.close_all(RESTARTS.code, RESTARTS.reason);
         let all_gone = async {
             while shared.metrics.connections.get() > 0 {
                 tokio::time::sleep(Duration::from_millis(10)).await;
@@ -167,7 +193,7 @@ async fn listen(address: &str) -> Result<TcpListener, BindError> {
 
 impl Node for Shared {
     fn ready(&self) -> Result<(), String> {
-        if self.draining.get() {
+        if self.is_draining() {
             return Err("the gateway is draining".to_owned());
         }
         let mut workers = self.router.workers().iter();
@@ -184,7 +210,7 @@ impl Node for Shared {
             "generation": self.router.topology().generation().0,
             "placement": self.router.topology().placement().to_string(),
             "connections": self.metrics.connections.get(),
-            "draining": self.draining.get(),
+            "draining": self.is_draining(),
             "workers": workers,
         })
         .to_string()

@@ -6,6 +6,9 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
 use single_state_node::metrics::{LinkMetrics, registry, render};
+use single_state_proto::browser::ResetReason;
+
+use crate::channel::Mirror;
 
 /// Metrics of one gateway.
 #[derive(Debug)]
@@ -22,11 +25,23 @@ pub(crate) struct Metrics {
     pub(crate) bytes_out: Counter,
     closed: Family<Code, Counter>,
     refused: Family<Code, Counter>,
+    resumes: Family<Outcome, Counter>,
+    resets: Family<Reason, Counter>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct Code {
     code: u16,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Outcome {
+    outcome: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Reason {
+    reason: &'static str,
 }
 
 impl Metrics {
@@ -44,6 +59,8 @@ impl Metrics {
             bytes_out: Counter::default(),
             closed: Family::default(),
             refused: Family::default(),
+            resumes: Family::default(),
+            resets: Family::default(),
             registry,
         };
         metrics.register()
@@ -65,6 +82,10 @@ impl Metrics {
         registry.register("closed", closed, self.closed.clone());
         let refused = "Upgrades that the gateway refused, by HTTP status";
         registry.register("refused", refused, self.refused.clone());
+        let resumes = "Welcomes of single-state.v1, by what became of the client's mirror";
+        registry.register("resumes", resumes, self.resumes.clone());
+        let resets = "Mirrors that clients of single-state.v1 had to discard, by reason";
+        registry.register("resets", resets, self.resets.clone());
         self
     }
 
@@ -74,6 +95,29 @@ impl Metrics {
 
     pub(crate) fn refused(&self, code: u16) {
         self.refused.get_or_create(&Code { code }).inc();
+    }
+
+    /// A client was welcomed, and perhaps told to discard its mirror.
+    pub(crate) fn welcomed(&self, mirror: Mirror, reset: Option<ResetReason>) {
+        let outcome = match mirror {
+            Mirror::Begins => "new",
+            Mirror::GoesOn => "resumed",
+            Mirror::Discarded => "reset",
+        };
+        self.resumes.get_or_create(&Outcome { outcome }).inc();
+        if let Some(reason) = reset {
+            self.reset(reason);
+        }
+    }
+
+    /// A client must discard its mirror.
+    pub(crate) fn reset(&self, reason: ResetReason) {
+        let reason = match reason {
+            ResetReason::RolledBack => "rolled_back",
+            ResetReason::Overflow => "overflow",
+            ResetReason::ChannelExpired => "channel_expired",
+        };
+        self.resets.get_or_create(&Reason { reason }).inc();
     }
 
     pub(crate) fn render(&self) -> String {

@@ -54,6 +54,13 @@ pub struct Hello {
 #[error("{0}")]
 pub struct Malformed(&'static str);
 
+impl Malformed {
+    /// The same, for a close frame.
+    pub fn reason(self) -> &'static str {
+        self.0
+    }
+}
+
 const NOT_AN_ENVELOPE: Malformed =
     Malformed("a message is [\"hello\", {…}], [number, body] or [\"ack\", epoch, revision]");
 const NOT_A_NUMBER: Malformed = Malformed("numbers are whole, from 1 to 2^53 - 1");

@@ -53,6 +53,8 @@ pub enum Relayed {
 #[derive(Debug, Default)]
 pub struct ClientHalf {
     last: InputNumber,
+    /// The page numbers its messages itself, and other connections may have brought some of them.
+    relays: bool,
     /// The next number is taken as it is: the session does not know what came before.
     any_next: bool,
     unacked: VecDeque<Input>,
@@ -83,6 +85,7 @@ impl ClientHalf {
     /// Relays a channel that a session has attached for the first time here: what it has `applied`
     /// is done. `None`: it takes the next number as it is.
     pub fn begin(&mut self, applied: Option<InputNumber>) {
+        self.relays = true;
         self.last = applied.unwrap_or_default();
         self.any_next = applied.is_none();
     }
@@ -119,10 +122,14 @@ impl ClientHalf {
         debug_assert!(self.taken <= self.unacked.len());
     }
 
-    /// All inputs up to `number` are in the session's state for good.
+    /// All inputs up to `number` are in the session's state for good. Of a relayed channel they may
+    /// have come over an earlier connection, of which this half has heard nothing.
     pub fn acked(&mut self, number: InputNumber) -> Result<(), AckOfTheFuture> {
-        if number > self.last {
+        if number > self.last && !self.relays {
             return Err(AckOfTheFuture { acked: number, sent: self.last });
+        }
+        if number > self.last {
+            (self.last, self.any_next) = (number, false);
         }
         while self.unacked.front().is_some_and(|input| input.number <= number) {
             if let Some(input) = self.unacked.pop_front() {
@@ -298,6 +305,20 @@ mod tests {
         assert_eq!(half.relay(input(4)), Relayed::Acknowledged);
         half.attached(Some(InputNumber(4))).unwrap();
         assert_eq!(send_all(&mut half), [5], "the next owner gets what is not acknowledged");
+    }
+
+    #[test]
+    fn what_an_earlier_connection_brought_may_be_acknowledged_before_the_page_repeats_it() {
+        let mut half = ClientHalf::new();
+        half.begin(Some(InputNumber(3)));
+        half.acked(InputNumber(5)).unwrap();
+        assert_eq!(half.relay(input(4)), Relayed::Acknowledged);
+        assert_eq!(half.relay(input(5)), Relayed::Acknowledged);
+        assert_eq!(half.relay(input(7)), Relayed::Gap);
+        assert_eq!(half.relay(input(6)), Relayed::Kept);
+        half.attached(Some(InputNumber(8))).unwrap();
+        assert_eq!(half.relay(input(9)), Relayed::Kept);
+        assert_eq!(send_all(&mut half), [9]);
     }
 
     #[test]

@@ -19,6 +19,7 @@ use tokio::io::Interest;
 use tokio::net::TcpStream;
 
 use self::inbound::{Inbound, Step};
+pub(crate) use self::outbound::Envelope;
 use self::outbound::Outbound;
 
 /// Bytes asked of the kernel at once. A shorter answer means that there is no more.
@@ -128,7 +129,7 @@ impl WebSocket {
                 Step::Pong => {}
                 Step::Close(payload) => {
                     // Both sides have said it; nothing else follows.
-                    let _ = self.outbound.close(&self.socket, &payload);
+                    let _ = self.outbound.close(&self.socket, None, &payload);
                     return Err(Ended::ByBrowser);
                 }
             }
@@ -137,8 +138,13 @@ impl WebSocket {
 
     /// Sends a message as far as the kernel takes it; the rest goes with [`WebSocket::flush`].
     /// Only when not blocked, so at most one message waits here.
-    pub(crate) fn send(&mut self, binary: bool, body: Bytes) -> Result<(), Ended> {
-        self.outbound.message(&self.socket, binary, body)
+    pub(crate) fn send(
+        &mut self,
+        binary: bool,
+        envelope: Envelope<'_>,
+        body: Bytes,
+    ) -> Result<(), Ended> {
+        self.outbound.message(&self.socket, binary, envelope, body)
     }
 
     /// Sends what waits, as far as the kernel takes it.
@@ -151,12 +157,13 @@ impl WebSocket {
         if self.is_blocked() { Ok(()) } else { self.outbound.ping(&self.socket) }
     }
 
-    /// Closes the socket so that the browser sees why: says it, waits for the browser's answer and
-    /// reads what it was still sending, because unread bytes would turn our close into a reset.
-    pub(crate) async fn close(mut self, closing: Closing) {
+    /// Closes the socket so that the browser sees why: says it, after a last message if there is one,
+    /// waits for the browser's answer and reads what it was still sending, because unread bytes would
+    /// turn our close into a reset.
+    pub(crate) async fn close(mut self, message: Option<Bytes>, closing: Closing) {
         let mut payload = closing.code.to_be_bytes().to_vec();
         payload.extend_from_slice(closing.reason.as_bytes());
-        if self.outbound.close(&self.socket, &payload).is_ok() {
+        if self.outbound.close(&self.socket, message.as_deref(), &payload).is_ok() {
             // Past the deadline the browser is gone or does not care.
             let _ = tokio::time::timeout(CLOSE_TIMEOUT, self.await_close()).await;
         }

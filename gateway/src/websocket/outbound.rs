@@ -3,7 +3,7 @@
 
 use std::io::{self, ErrorKind, IoSlice};
 
-use bytes::{Buf, Bytes};
+use bytes::{Buf, Bytes, BytesMut};
 use tokio::net::TcpStream;
 
 use super::Ended;
@@ -15,31 +15,54 @@ const CLOSE: u8 = FIN | 0x8;
 const PING: u8 = FIN | 0x9;
 const PONG: u8 = FIN | 0xa;
 
-/// Messages up to this length are put behind their head; longer ones go beside it, uncopied.
+/// Messages up to this length are put between what surrounds them; longer ones go uncopied.
 const COPY_UP_TO: usize = 1024;
+/// Longest head of a frame.
 const MAX_HEAD: usize = 10;
+/// Longest of what an envelope has before the body and behind it.
+const MAX_ENVELOPE: usize = 32;
+
+/// What surrounds the body of a message within its frame.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Envelope<'a> {
+    pub(crate) before: &'a [u8],
+    pub(crate) after: &'static [u8],
+}
+
+impl Envelope<'_> {
+    /// Nothing does.
+    pub(crate) const NONE: Self = Self { before: &[], after: &[] };
+
+    fn len(&self) -> usize {
+        self.before.len() + self.after.len()
+    }
+}
 
 /// The writing side of a websocket.
 #[derive(Debug, Default)]
 pub(crate) struct Outbound {
-    /// What is left of a frame that the kernel took in part: of its head, …
+    /// What waits for the kernel. Most sockets take everything at once and never need it.
+    waiting: Option<Box<Waiting>>,
+}
+
+#[derive(Debug, Default)]
+struct Waiting {
+    /// What is left of a frame that the kernel took in part: of what precedes its body, …
     head: Bytes,
-    /// … and of its body.
+    /// … of its body, …
     body: Bytes,
-    /// The newest pong that waits behind it; an older one need not be sent.
+    /// … and of what follows that.
+    tail: &'static [u8],
+    /// The payload of the newest pong that waits behind it; an older one need not be sent.
     pong: Option<Bytes>,
-    /// A close that waits behind both.
-    close: Option<Bytes>,
+    /// The last frames, which wait behind both.
+    last: Option<Bytes>,
 }
 
 impl Outbound {
     /// Whether something waits for the kernel.
     pub(crate) fn is_blocked(&self) -> bool {
-        !self.is_idle() || self.pong.is_some() || self.close.is_some()
-    }
-
-    fn is_idle(&self) -> bool {
-        self.head.is_empty() && self.body.is_empty()
+        self.waiting.is_some()
     }
 
     /// Sends a message. Only when nothing waits.
@@ -47,78 +70,121 @@ impl Outbound {
         &mut self,
         socket: &TcpStream,
         binary: bool,
+        envelope: Envelope<'_>,
         body: Bytes,
     ) -> Result<(), Ended> {
         debug_assert!(!self.is_blocked());
-        self.frame(socket, if binary { BINARY } else { TEXT }, body)
+        self.frame(socket, if binary { BINARY } else { TEXT }, envelope, body)
     }
 
     /// Asks the other side to answer. Only when nothing waits.
     pub(crate) fn ping(&mut self, socket: &TcpStream) -> Result<(), Ended> {
-        self.frame(socket, PING, Bytes::new())
+        self.frame(socket, PING, Envelope::NONE, Bytes::new())
     }
 
     /// Answers a ping.
     pub(crate) fn pong(&mut self, socket: &TcpStream, payload: &[u8]) -> Result<(), Ended> {
-        self.pong = Some(Bytes::copy_from_slice(payload));
+        let payload = Bytes::copy_from_slice(payload);
+        match &mut self.waiting {
+            Some(waiting) => waiting.pong = Some(payload),
+            None => return self.frame(socket, PONG, Envelope::NONE, payload),
+        }
         self.flush(socket)
     }
 
-    /// Says the last frame; its payload is a code and a reason, or nothing.
-    pub(crate) fn close(&mut self, socket: &TcpStream, payload: &[u8]) -> Result<(), Ended> {
-        self.close = Some(Bytes::copy_from_slice(payload));
+    /// Says the last frames: a text message, if there is one, and a close. The close's payload is a
+    /// code and a reason, or nothing.
+    pub(crate) fn close(
+        &mut self,
+        socket: &TcpStream,
+        message: Option<&[u8]>,
+        payload: &[u8],
+    ) -> Result<(), Ended> {
+        let mut last = BytesMut::new();
+        let message = message.map(|message| (TEXT, message));
+        for (first, payload) in message.into_iter().chain([(CLOSE, payload)]) {
+            let mut head = [0; MAX_HEAD];
+            let length = encode_head(first, payload.len(), &mut head);
+            last.extend_from_slice(&head[..length]);
+            last.extend_from_slice(payload);
+        }
+        self.waiting.get_or_insert_default().last = Some(last.freeze());
         self.flush(socket)
     }
 
     /// Sends what waits, as far as the kernel takes it.
     pub(crate) fn flush(&mut self, socket: &TcpStream) -> Result<(), Ended> {
-        if !self.is_idle() {
-            let (head, body) = (std::mem::take(&mut self.head), std::mem::take(&mut self.body));
-            self.write(socket, head, body)?;
+        let Some(mut waiting) = self.waiting.take() else { return Ok(()) };
+        let (pong, last) = (waiting.pong.take(), waiting.last.take());
+        self.write(socket, *waiting)?;
+        if let Some(payload) = pong {
+            match &mut self.waiting {
+                Some(waiting) => waiting.pong = Some(payload),
+                None => self.frame(socket, PONG, Envelope::NONE, payload)?,
+            }
         }
-        if self.is_idle()
-            && let Some(payload) = self.pong.take()
-        {
-            self.frame(socket, PONG, payload)?;
-        }
-        if self.is_idle()
-            && let Some(payload) = self.close.take()
-        {
-            self.frame(socket, CLOSE, payload)?;
+        if let Some(frames) = last {
+            match &mut self.waiting {
+                Some(waiting) => waiting.last = Some(frames),
+                None => self.write(socket, Waiting { head: frames, ..Waiting::default() })?,
+            }
         }
         Ok(())
     }
 
-    fn frame(&mut self, socket: &TcpStream, first: u8, body: Bytes) -> Result<(), Ended> {
-        let mut buffer = [0; MAX_HEAD + COPY_UP_TO];
-        let head = encode_head(first, body.len(), &mut buffer);
+    fn frame(
+        &mut self,
+        socket: &TcpStream,
+        first: u8,
+        envelope: Envelope<'_>,
+        body: Bytes,
+    ) -> Result<(), Ended> {
+        debug_assert!(envelope.len() <= MAX_ENVELOPE);
+        let Envelope { before, after } = envelope;
+        let mut buffer = [0; MAX_HEAD + MAX_ENVELOPE + COPY_UP_TO];
+        let mut length = encode_head(first, envelope.len() + body.len(), &mut buffer);
+        let mut put = |bytes: &[u8]| {
+            buffer[length..length + bytes.len()].copy_from_slice(bytes);
+            length += bytes.len();
+        };
+        put(before);
         if body.len() > COPY_UP_TO {
-            let head = Bytes::copy_from_slice(&buffer[..head]);
-            return self.write(socket, head, body);
+            let head = Bytes::copy_from_slice(&buffer[..length]);
+            return self.write(socket, Waiting { head, body, tail: after, ..Waiting::default() });
         }
-        let length = head + body.len();
-        buffer[head..length].copy_from_slice(&body);
+        put(&body);
+        put(after);
         let written = now(socket.try_write(&buffer[..length]))?;
         if written < length {
-            self.head = Bytes::copy_from_slice(&buffer[written..length]);
+            let head = Bytes::copy_from_slice(&buffer[written..length]);
+            self.waiting = Some(Box::new(Waiting { head, ..Waiting::default() }));
         }
         Ok(())
     }
 
-    /// Writes head and body with one call; what is left of them waits.
-    fn write(&mut self, socket: &TcpStream, mut head: Bytes, mut body: Bytes) -> Result<(), Ended> {
-        while !(head.is_empty() && body.is_empty()) {
-            let slices = [IoSlice::new(&head), IoSlice::new(&body)];
+    /// Writes a frame with one call; what is left of it waits.
+    fn write(&mut self, socket: &TcpStream, mut frame: Waiting) -> Result<(), Ended> {
+        while !frame.is_written() {
+            let Waiting { head, body, tail, .. } = &mut frame;
+            let slices = [IoSlice::new(head), IoSlice::new(body), IoSlice::new(tail)];
             let written = now(socket.try_write_vectored(&slices))?;
             if written == 0 {
-                break;
+                self.waiting = Some(Box::new(frame));
+                return Ok(());
             }
             let of_head = written.min(head.len());
+            let of_body = (written - of_head).min(body.len());
             head.advance(of_head);
-            body.advance(written - of_head);
+            body.advance(of_body);
+            *tail = &tail[written - of_head - of_body..];
         }
-        (self.head, self.body) = (head, body);
         Ok(())
+    }
+}
+
+impl Waiting {
+    fn is_written(&self) -> bool {
+        self.head.is_empty() && self.body.is_empty() && self.tail.is_empty()
     }
 }
 
@@ -186,7 +252,7 @@ mod tests {
         let (socket, far) = pair().await;
         let mut out = Outbound::default();
         let body = Bytes::from((0..10_000_000).map(|i| i as u8).collect::<Vec<_>>());
-        out.message(&socket, true, body.clone()).unwrap();
+        out.message(&socket, true, Envelope::NONE, body.clone()).unwrap();
         assert!(out.is_blocked(), "10 MB are more than the kernel holds");
         let bytes = read(&socket, &mut out, far, body.len() + 10).await;
         assert_eq!(&bytes[..10], &[0x82, 127, 0, 0, 0, 0, 0, 0x98, 0x96, 0x80]);
@@ -198,13 +264,30 @@ mod tests {
         let (socket, far) = pair().await;
         let mut out = Outbound::default();
         let body = Bytes::from(vec![0; 10_000_000]);
-        out.message(&socket, true, body.clone()).unwrap();
+        out.message(&socket, true, Envelope::NONE, body.clone()).unwrap();
         for i in 0..1000_u16 {
             out.pong(&socket, &i.to_be_bytes()).unwrap();
         }
-        out.close(&socket, &1000_u16.to_be_bytes()).unwrap();
-        let bytes = read(&socket, &mut out, far, body.len() + 10 + 4 + 4).await;
-        assert_eq!(&bytes[body.len() + 10..], &[0x8a, 2, 3, 231, 0x88, 2, 3, 232]);
+        out.close(&socket, Some(b"bye"), &1000_u16.to_be_bytes()).unwrap();
+        let bytes = read(&socket, &mut out, far, body.len() + 10 + 4 + 5 + 4).await;
+        let expected = b"\x8a\x02\x03\xe7\x81\x03bye\x88\x02\x03\xe8";
+        assert_eq!(&bytes[body.len() + 10..], expected);
+    }
+
+    #[tokio::test]
+    async fn an_envelope_surrounds_short_and_long_bodies_alike() {
+        let envelope = Envelope { before: b"[7,", after: b"]" };
+        for length in [0, 1, COPY_UP_TO, COPY_UP_TO + 1, 10_000_000] {
+            let (socket, far) = pair().await;
+            let mut out = Outbound::default();
+            let body = Bytes::from(vec![b'x'; length]);
+            out.message(&socket, false, envelope, body.clone()).unwrap();
+            let mut head = [0; MAX_HEAD];
+            let head_length = encode_head(TEXT, length + 4, &mut head);
+            let bytes = read(&socket, &mut out, far, head_length + length + 4).await;
+            let expected = [&head[..head_length], b"[7,", &body, b"]"].concat();
+            assert!(bytes == expected, "{length}");
+        }
     }
 
     #[test]

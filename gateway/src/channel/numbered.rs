@@ -1,0 +1,195 @@
+//! What a channel has beside a plain page's when its client speaks single-state.v1: what the client
+//! says is checked, and what it is told beside outputs waits here for its socket. Only the newest of
+//! each kind waits, so it is bounded.
+//!
+//! ```text
+//!   OPENED ──▶ welcome ──▶ reset, unless what follows continues what the client has ──▶ outputs
+//! ```
+
+use std::rc::Rc;
+
+use bytes::Bytes;
+use single_state_proto::browser::{
+    self, Bye, FromClient, Limits, ResetReason, Welcome, parse, parse_binary,
+};
+use single_state_proto::channel::{ClientHalf, Input, Relayed};
+use single_state_proto::frame::Opened;
+use single_state_proto::id::{Attach, Epoch, InputNumber, Revision, SessionId};
+
+use super::state::Mirror;
+use super::stream::Stream;
+use crate::identify::{Sessions, now};
+use crate::websocket::{Closing, Received};
+
+/// Pages of a gateway that restarts find another one at once, but not all in the same moment.
+const RESTART: Bye<'_> = Bye { reason: "this gateway restarts", after_ms: 200, spread_ms: 3000 };
+/// While no worker can be reached there is nothing to come for.
+const AWAY: Bye<'_> = Bye { reason: "no worker can be reached", after_ms: 5000, spread_ms: 10_000 };
+
+const NO_SECOND_HELLO: Closing =
+    Closing { code: 4400, reason: "hello is said once, as the first message" };
+const NOT_WELCOMED: Closing =
+    Closing { code: 4400, reason: "inputs are sent after the welcome, which says which are known" };
+const GAP: Closing =
+    Closing { code: 4400, reason: "numbers of inputs rise by one, none is left out" };
+const NEVER_SENT: Closing =
+    Closing { code: 4400, reason: "an output was acknowledged that was never sent" };
+
+/// What a gateway tells all these clients.
+#[derive(Debug)]
+pub(crate) struct Terms {
+    pub(crate) sessions: Sessions,
+    pub(crate) limits: Limits,
+}
+
+#[derive(Debug)]
+pub(super) struct Numbered {
+    pub(super) attach: Attach,
+    terms: Rc<Terms>,
+    /// Epoch of the newest OPENED, and the newest output of it that went to the socket.
+    sent: Option<(Epoch, Revision)>,
+    /// Why the next welcome brings a reset.
+    lost: Option<ResetReason>,
+    /// To be told, in this order.
+    welcome: Option<Bytes>,
+    reset: Option<ResetReason>,
+    ack: Option<InputNumber>,
+    /// The session does not know the channel any more.
+    expired: bool,
+}
+
+/// What a client is told before its socket is closed with this code.
+pub(crate) fn farewell(code: u16) -> Option<Bytes> {
+    match code {
+        1012 => Some(browser::bye(&RESTART)),
+        1013 => Some(browser::bye(&AWAY)),
+        _ => None,
+    }
+}
+
+impl Numbered {
+    pub(super) fn new(attach: Attach, terms: Rc<Terms>) -> Self {
+        let (sent, lost, welcome, reset, ack, expired) = Default::default();
+        Self { attach, terms, sent, lost, welcome, reset, ack, expired }
+    }
+
+    // --- what the client says -------------------------------------------------------------------
+
+    /// Takes what the client says after its hello. Inputs are kept until they are acknowledged.
+    pub(super) fn receive(
+        &mut self,
+        received: Received,
+        inputs: &mut ClientHalf,
+        stream: Option<&Stream>,
+    ) -> Result<(), Closing> {
+        let Received { binary, body } = received;
+        let said = if binary {
+            parse_binary(&body).map(|(number, body)| FromClient::Input(number, body))
+        } else {
+            parse(&body)
+        };
+        match said.map_err(|error| Closing { code: 4400, reason: error.reason() })? {
+            FromClient::Hello(_) => Err(NO_SECOND_HELLO),
+            FromClient::Input(..) if self.sent.is_none() => Err(NOT_WELCOMED),
+            FromClient::Input(number, body) => {
+                match inputs.relay(Input { number, binary, body }) {
+                    Relayed::Kept | Relayed::Known => {}
+                    Relayed::Acknowledged => self.say_ack(number),
+                    Relayed::Gap => return Err(GAP),
+                }
+                Ok(())
+            }
+            FromClient::Ack(epoch, revision) => self.taken(epoch, revision, stream),
+        }
+    }
+
+    /// The client has taken outputs. What it says of an earlier epoch came too late.
+    fn taken(
+        &mut self,
+        epoch: Epoch,
+        revision: Revision,
+        stream: Option<&Stream>,
+    ) -> Result<(), Closing> {
+        match self.sent {
+            Some((current, newest)) if current == epoch => {
+                if revision > newest {
+                    return Err(NEVER_SENT);
+                }
+                if let Some(stream) = stream.filter(|stream| stream.opened) {
+                    stream.report(revision);
+                }
+                Ok(())
+            }
+            _ => Ok(()),
+        }
+    }
+
+    // --- what it is told ------------------------------------------------------------------------
+
+    /// A worker has the session, and goes on from `seen`. Returns why the client must discard its
+    /// mirror, if it must.
+    pub(super) fn welcome(
+        &mut self,
+        session: &SessionId,
+        opened: &Opened,
+        mirror: Mirror,
+        seen: (Epoch, Revision),
+    ) -> Option<ResetReason> {
+        // A reset that the client has not heard of yet is still due.
+        let untold = self.lost.take().or(self.reset);
+        let discarded = (mirror == Mirror::Discarded).then_some(ResetReason::RolledBack);
+        self.reset = untold.or(discarded);
+        let welcome = Welcome {
+            session: self.terms.sessions.renew(session, now()),
+            epoch: opened.epoch.0,
+            resumed: opened.resumed && self.reset.is_none(),
+            applied: opened.applied.map(|number| number.0),
+            durability: opened.durability.into(),
+            limits: self.terms.limits,
+        };
+        self.welcome = Some(browser::welcome(&welcome));
+        let earlier = self.sent.filter(|(epoch, _)| *epoch == seen.0);
+        // What it has heard of this epoch before a reset may still be acknowledged.
+        self.sent = earlier.max(Some(seen));
+        self.reset
+    }
+
+    /// An output is on its way to the socket.
+    pub(super) fn sent(&mut self, revision: Revision) {
+        if let Some((_, newest)) = &mut self.sent {
+            *newest = revision.max(*newest);
+        }
+    }
+
+    /// All inputs up to `number` are applied for good.
+    pub(super) fn say_ack(&mut self, number: InputNumber) {
+        self.ack = self.ack.max(Some(number));
+    }
+
+    /// What the client has is of no use: the next welcome says so.
+    pub(super) fn lost(&mut self, reason: ResetReason) {
+        self.lost = Some(reason);
+    }
+
+    /// The session does not know the channel any more.
+    pub(super) fn expire(&mut self) {
+        self.expired = true;
+    }
+
+    /// What is to be told next, before any output.
+    pub(super) fn next_said(&mut self) -> Option<Bytes> {
+        if let Some(welcome) = self.welcome.take() {
+            return Some(welcome);
+        }
+        let reset = self.reset.take().map(browser::reset);
+        reset.or_else(|| self.ack.take().map(browser::ack))
+    }
+
+    /// What is told last, before the socket is closed with this code.
+    pub(super) fn last_said(&self, code: u16) -> Option<Bytes> {
+        if self.expired {
+            return Some(browser::reset(ResetReason::ChannelExpired));
+        }
+        farewell(code)
+    }
+}

@@ -1,0 +1,171 @@
+//! The worker's side of a channel: what the link of its session's owner does to it.
+
+use std::rc::Rc;
+use std::time::Instant;
+
+use single_state_node::link::LinkHandle;
+use single_state_proto::browser::ResetReason;
+use single_state_proto::frame::{CloseCode, Open, Opened, Refused, ResetCode};
+use single_state_proto::id::{Attach, Generation, InputNumber, Revision, StreamId};
+use single_state_proto::limits::WINDOW;
+use single_state_proto::link::Message;
+
+use super::Channel;
+use super::state::State;
+use super::stream::Stream;
+
+impl Channel {
+    /// Asks for a stream over `link`; `None` if it takes no more streams.
+    pub(crate) fn open(&self, link: &Rc<LinkHandle>, generation: Generation) -> Option<StreamId> {
+        let mut state = self.state.borrow_mut();
+        let open = Open {
+            session: self.session.clone(),
+            channel: self.channel.clone(),
+            attach: state.numbered.as_ref().map_or(Attach(1), |numbered| numbered.attach),
+            connection: self.connection,
+            generation,
+            skipped: Vec::new(),
+            seen: state.seen,
+            min_epoch: state.epoch,
+            fresh: state.fresh,
+            recovered: state.opened_before,
+            window: WINDOW,
+            identity: None,
+        };
+        let id = link.with(|link| link.open(open))?;
+        state.fresh = false;
+        let taken = state.seen.map_or(Revision(0), |(_, revision)| revision);
+        state.stream = Some(Stream::opening(link.clone(), id, taken));
+        Some(id)
+    }
+
+    /// A worker has attached the channel: what it has not applied goes again.
+    pub(crate) fn opened(&self, opened: &Opened) {
+        let mut state = self.state.borrow_mut();
+        let Some(mirror) = state.opened(opened) else {
+            return self.close_with(
+                &mut state,
+                4400,
+                "the session has applied what was never sent",
+            );
+        };
+        if let State { numbered: Some(numbered), seen: Some(seen), .. } = &mut *state {
+            let reset = numbered.welcome(&self.session, opened, mirror, *seen);
+            self.metrics.welcomed(mirror, reset);
+            self.deliver(&mut state);
+        }
+        self.forward(&mut state);
+        self.changed.notify_one();
+    }
+
+    /// The worker did not attach it. Returns after how many milliseconds to ask again, if at all.
+    pub(crate) fn refused(&self, refused: &Refused) -> Option<u32> {
+        let mut state = self.state.borrow_mut();
+        state.park();
+        let (code, reason) = match refused {
+            Refused::Retry { after_ms, .. } => return Some(*after_ms),
+            // The worker knows another list of workers than this gateway; one of them learns.
+            Refused::Stale(_) | Refused::WrongOwner => return Some(500),
+            Refused::Quarantined => (4503, "this session is quarantined; start a new one"),
+            Refused::Forbidden => (4403, "this session belongs to another identity"),
+            Refused::Superseded => (4409, "a newer connection holds this channel"),
+            Refused::TooManyChannels => (4429, "this session is open in too many places"),
+        };
+        self.close_with(&mut state, code, reason);
+        None
+    }
+
+    /// The session says something. Returns whether outputs wait to be acknowledged that did not
+    /// before.
+    pub(crate) fn output(&self, message: Message) -> bool {
+        let mut state = self.state.borrow_mut();
+        let before = state.unreported();
+        state.outputs.push_back(message);
+        self.deliver(&mut state);
+        before == 0 && state.unreported() > 0
+    }
+
+    /// All inputs up to `number` are taken for good.
+    pub(crate) fn acked(&self, number: u64) {
+        let mut state = self.state.borrow_mut();
+        let (was_full, number) = (state.inputs.is_full(), InputNumber(number));
+        if state.inputs.acked(number).is_err() {
+            return self.close_with(
+                &mut state,
+                4400,
+                "the session has applied what was never sent",
+            );
+        }
+        if was_full && !state.inputs.is_full() {
+            self.changed.notify_one();
+        }
+        if let Some(numbered) = &mut state.numbered {
+            numbered.say_ack(number);
+            self.deliver(&mut state);
+        }
+    }
+
+    /// The link has room for inputs again.
+    pub(crate) fn writable(&self) {
+        self.forward(&mut self.state.borrow_mut());
+    }
+
+    /// The stream is gone, but the channel is not: another one is to be opened.
+    pub(crate) fn lost(&self) {
+        self.state.borrow_mut().park();
+    }
+
+    /// The session lost what was not committed, or this channel was too slow for its events.
+    /// Returns whether to open another stream.
+    pub(crate) fn reset(&self, code: ResetCode) -> bool {
+        let mut state = self.state.borrow_mut();
+        state.park();
+        match (&mut state.numbered, code) {
+            (Some(numbered), ResetCode::Overflow) => {
+                numbered.lost(ResetReason::Overflow);
+                state.seen = None;
+            }
+            // The next owner judges whether what the client has seen was committed (R13).
+            (Some(_), ResetCode::Fenced | ResetCode::RolledBack) => {}
+            (None, ResetCode::Fenced | ResetCode::RolledBack) => state.seen = None,
+            (None, ResetCode::Overflow) => {
+                self.close_with(&mut state, 4410, "too slow for this session's events; reload");
+            }
+        }
+        state.closing.is_none()
+    }
+
+    /// The worker ended the stream.
+    pub(crate) fn closed(&self, code: CloseCode) {
+        let (close, reason) = match code {
+            CloseCode::Superseded => (4409, "a newer connection holds this channel"),
+            CloseCode::SessionEnded => (4410, "the session has ended; reload"),
+            CloseCode::TooLong => (1009, "this message is longer than the worker takes"),
+            CloseCode::Quarantined => (4503, "this session is quarantined; start a new one"),
+            CloseCode::ChannelExpired => (4410, "this channel has expired; reload"),
+            CloseCode::Protocol | CloseCode::Detached | CloseCode::Ended => {
+                (4400, "the worker does not accept this channel's messages")
+            }
+        };
+        let mut state = self.state.borrow_mut();
+        state.park();
+        if let (Some(numbered), CloseCode::ChannelExpired) = (&mut state.numbered, code) {
+            numbered.expire();
+            self.metrics.reset(ResetReason::ChannelExpired);
+        }
+        self.close_with(&mut state, close, reason);
+    }
+
+    /// Since when no worker has the channel; `None` while one has.
+    pub(crate) fn parked_since(&self) -> Option<Instant> {
+        let state = self.state.borrow();
+        state.stream.is_none().then_some(state.parked_since)
+    }
+
+    /// Acknowledges the outputs that were taken since the last time.
+    pub(crate) fn report_taken(&self) {
+        if let Some(stream) = &mut self.state.borrow_mut().stream {
+            stream.report_taken();
+        }
+    }
+}
