@@ -100,16 +100,16 @@ async fn attend(socket: &TcpStream, attached: &Attached) {
     let channel = &attached.channel;
     let ended = talk(socket, channel).await;
     let session = channel.session.as_str();
-    let Ended::ByFault(closing) = ended else {
-        return tracing::debug!(session.id = session, "browser went away");
-    };
-    let Closing { code, reason } = closing;
-    if let Some((websocket, last)) = channel.disconnected(code) {
-        tracing::info!(session.id = session, close.code = code, reason, "browser sent away");
-        // The stream ends now; only the browser is still to be told.
-        attached.router.detach(channel);
-        // Few get here, and it is larger than all that the others need.
-        Box::pin(websocket.close(last, closing)).await;
+    match (ended, channel.disconnected()) {
+        (Ended::ByFault(closing), Some(websocket)) => {
+            let Closing { code, reason } = closing;
+            tracing::info!(session.id = session, close.code = code, reason, "browser sent away");
+            // The stream ends now; only the browser is still to be told.
+            attached.router.detach(channel);
+            // Few get here, and it is larger than all that the others need.
+            Box::pin(websocket.close(channel.last_said(code), closing)).await;
+        }
+        _ => tracing::debug!(session.id = session, "browser went away"),
     }
 }
 

@@ -27,9 +27,11 @@ pub(crate) async fn hear(
     shared: &Rc<Shared>,
 ) -> Result<(Target, Hello), Ended> {
     let received = tokio::select! {
+        // Before all: who is attached after this is sent away with all others that are.
+        biased;
+        () = shared.drains() => return Err(Ended::ByFault(RESTARTS)),
         received = first(socket, websocket) => received?,
         () = expired(shared.hello_timeout) => return Err(Ended::ByFault(NO_HELLO)),
-        () = shared.drains() => return Err(Ended::ByFault(RESTARTS)),
     };
     shared.metrics.messages_in.inc();
     shared.metrics.bytes_in.inc_by(received.body.len() as u64);

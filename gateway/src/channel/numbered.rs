@@ -193,3 +193,108 @@ impl Numbered {
         farewell(code)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use single_state_proto::frame::Durability;
+
+    const LIMITS: Limits = Limits { message_bytes: 1, unacked_messages: 2, unacked_bytes: 3 };
+
+    fn numbered() -> Numbered {
+        Numbered::new(Attach(1), Rc::new(Terms { sessions: Sessions::Unsigned, limits: LIMITS }))
+    }
+
+    /// A worker attaches the channel, whose client has everything up to `seen` of this epoch.
+    fn welcome(numbered: &mut Numbered, mirror: Mirror, epoch: u64, seen: u64) {
+        let opened = Opened {
+            epoch: Epoch(epoch),
+            applied: Some(InputNumber(0)),
+            revision: Revision(100),
+            resumed: mirror == Mirror::GoesOn,
+            window: 0,
+            durability: Durability::Relaxed,
+        };
+        let session = "mine".parse().unwrap();
+        numbered.welcome(&session, &opened, mirror, (Epoch(epoch), Revision(seen)));
+    }
+
+    fn told(numbered: &mut Numbered) -> Vec<String> {
+        let said = std::iter::from_fn(|| numbered.next_said());
+        said.map(|said| {
+            let resumed = std::str::from_utf8(&said).unwrap().contains(r#""resumed":true"#);
+            match &said[..] {
+                [b'[', b'"', b'w', ..] => format!("welcome, resumed: {resumed}"),
+                _ => String::from_utf8(said.to_vec()).unwrap(),
+            }
+        })
+        .collect()
+    }
+
+    fn ack(numbered: &mut Numbered, epoch: u64, revision: u64) -> Result<(), Closing> {
+        let body = Bytes::from(format!(r#"["ack",{epoch},{revision}]"#));
+        let received = Received { binary: false, body };
+        numbered.receive(received, &mut ClientHalf::new(), None)
+    }
+
+    const RESET: &str = r#"["reset",{"reason":"rolled_back"}]"#;
+
+    #[test]
+    fn a_client_is_told_to_discard_only_what_it_may_have() {
+        for (mirror, expected) in [
+            (Mirror::Begins, &["welcome, resumed: false"][..]),
+            (Mirror::GoesOn, &["welcome, resumed: true"]),
+            (Mirror::Discarded, &["welcome, resumed: false", RESET]),
+        ] {
+            let mut numbered = numbered();
+            welcome(&mut numbered, mirror, 7, 0);
+            assert_eq!(told(&mut numbered), expected);
+        }
+    }
+
+    #[test]
+    fn a_reset_that_waits_for_the_socket_is_not_forgotten_when_yet_another_owner_comes() {
+        let mut numbered = numbered();
+        welcome(&mut numbered, Mirror::Discarded, 7, 0);
+        welcome(&mut numbered, Mirror::GoesOn, 8, 0);
+        assert_eq!(told(&mut numbered), ["welcome, resumed: false", RESET]);
+        welcome(&mut numbered, Mirror::GoesOn, 9, 0);
+        assert_eq!(told(&mut numbered), ["welcome, resumed: true"]);
+    }
+
+    #[test]
+    fn a_client_too_slow_for_events_is_told_so_once_with_its_next_welcome() {
+        let mut numbered = numbered();
+        welcome(&mut numbered, Mirror::Begins, 7, 0);
+        told(&mut numbered);
+        numbered.lost(ResetReason::Overflow);
+        assert_eq!(told(&mut numbered), [""; 0]);
+        welcome(&mut numbered, Mirror::Discarded, 7, 0);
+        let overflow = r#"["reset",{"reason":"overflow"}]"#;
+        assert_eq!(told(&mut numbered), ["welcome, resumed: false", overflow]);
+    }
+
+    #[test]
+    fn only_the_newest_acknowledgement_waits() {
+        let mut numbered = numbered();
+        for n in [1, 3, 2] {
+            numbered.say_ack(InputNumber(n));
+        }
+        assert_eq!(told(&mut numbered), [r#"["ack",3]"#]);
+    }
+
+    #[test]
+    fn outputs_of_this_epoch_may_be_acknowledged_once_they_were_sent_also_before_a_reset() {
+        let mut numbered = numbered();
+        assert_eq!(ack(&mut numbered, 7, 1), Ok(()), "it has not heard of any epoch");
+        welcome(&mut numbered, Mirror::GoesOn, 7, 5);
+        numbered.sent(Revision(9));
+        assert_eq!(ack(&mut numbered, 7, 9), Ok(()));
+        assert_eq!(ack(&mut numbered, 7, 10), Err(NEVER_SENT));
+        welcome(&mut numbered, Mirror::Discarded, 7, 0);
+        assert_eq!(ack(&mut numbered, 7, 9), Ok(()), "it was on its way");
+        welcome(&mut numbered, Mirror::Discarded, 8, 0);
+        assert_eq!(ack(&mut numbered, 7, 99), Ok(()), "of an earlier epoch");
+        assert_eq!(ack(&mut numbered, 8, 1), Err(NEVER_SENT));
+    }
+}

@@ -126,8 +126,7 @@ impl Channel {
                 state.seen = None;
             }
             // The next owner judges whether what the client has seen was committed (R13).
-            (Some(_), ResetCode::Fenced | ResetCode::RolledBack) => {}
-            (None, ResetCode::Fenced | ResetCode::RolledBack) => state.seen = None,
+            (_, ResetCode::Fenced | ResetCode::RolledBack) => {}
             (None, ResetCode::Overflow) => {
                 self.close_with(&mut state, 4410, "too slow for this session's events; reload");
             }

@@ -98,7 +98,9 @@ impl Channel {
             messages.count(limits.messages_per_second, 1, now);
             bytes.count(limits.bytes_per_second, body.len(), now);
             match numbered {
-                None => drop(inputs.push(*binary, received.body)),
+                None => {
+                    inputs.push(*binary, received.body);
+                }
                 Some(numbered) => {
                     fault = numbered.receive(received, inputs, stream.as_ref()).err();
                 }
@@ -133,11 +135,14 @@ impl Channel {
         self.state.borrow().closing
     }
 
-    /// Takes the socket out, to drop it or to close it with this code; what is to be told before that.
-    pub(crate) fn disconnected(&self, code: u16) -> Option<(WebSocket, Option<Bytes>)> {
-        let mut state = self.state.borrow_mut();
-        let last = state.numbered.as_ref().and_then(|numbered| numbered.last_said(code));
-        state.socket.take().map(|socket| (socket, last))
+    /// What the client is told before its socket is closed with this code.
+    pub(crate) fn last_said(&self, code: u16) -> Option<Bytes> {
+        self.state.borrow().numbered.as_ref()?.last_said(code)
+    }
+
+    /// Takes the socket out, to close it or to drop it.
+    pub(crate) fn disconnected(&self) -> Option<WebSocket> {
+        self.state.borrow_mut().socket.take()
     }
 
     /// The browser is gone, and the stream is closed. Returns the stream's id.
