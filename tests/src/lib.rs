@@ -6,6 +6,7 @@ pub mod append;
 pub mod browser;
 pub mod checker;
 pub mod chromium;
+pub mod client;
 pub mod cluster;
 pub mod dev;
 pub mod history;
