@@ -110,7 +110,6 @@ async fn a_page_sees_each_event_once_when_sessions_are_durable() -> Result<()> {
 }
 
 #[tokio::test]
-#[ignore = "a gateway forgets, when a session is reset, what its page has seen"]
 async fn a_page_sees_each_event_once_also_when_a_handler_of_a_durable_session_panics() -> Result<()>
 {
     let folder = tempfile::tempdir()?;

@@ -215,7 +215,6 @@ async fn a_worker_that_wakes_before_it_is_missed_says_and_saves_nothing_durable(
 }
 
 #[tokio::test]
-#[ignore = "a gateway forgets, when a session is reset, what its page has seen"]
 async fn a_page_whose_owner_is_robbed_sees_each_event_once_when_sessions_are_durable() -> Result<()>
 {
     let folder = tempfile::tempdir()?;
