@@ -1,32 +1,14 @@
-// The effects: opens sockets, arms the retry timer, and tells what happened. Which state follows is
-// session.js's business, what the text on the wire means is protocol.js's.
+// The effects of a connection: opens sockets, arms the retry timer, and tells what happened. Which
+// state follows is connection.js's business, what the data means is channel.js's.
 
-import { returnUrl } from "./protocol.js";
-import { CONNECTING, connectionReducer } from "./session.js";
+import { returnUrl } from "./address.js";
+import { backoff } from "./backoff.js";
+import { CONNECTING, connectionReducer } from "./connection.js";
+import { SUBPROTOCOL } from "./protocol.js";
 
-/** @typedef {import("./session.js").Connection} Connection */
-/** @typedef {import("./session.js").ConnectionEvent} ConnectionEvent */
-
-/**
- * What the browser provides. Tests hand in their own.
- * @typedef {object} Environment
- * @property {new (url: string) => WebSocket} WebSocket
- * @property {(callback: () => void, ms: number) => any} setTimeout
- * @property {(timer: any) => void} clearTimeout
- * @property {() => number} now monotonic milliseconds
- * @property {() => number} random from 0 up to 1
- */
-
-/** @returns {Environment} */
-export function browserEnvironment() {
-  return {
-    WebSocket,
-    setTimeout: (callback, ms) => setTimeout(callback, ms),
-    clearTimeout: (timer) => clearTimeout(timer),
-    now: () => performance.now(),
-    random: Math.random,
-  };
-}
+/** @typedef {import("./connection.js").Connection} Connection */
+/** @typedef {import("./connection.js").ConnectionEvent} ConnectionEvent */
+/** @typedef {import("./environment.js").Environment} Environment */
 
 /**
  * Keeps one websocket open to `url`, for as long as that makes sense.
@@ -34,34 +16,43 @@ export function browserEnvironment() {
  * @param {object} options
  * @param {string} options.url
  * @param {(connection: Connection) => void} options.onConnection every change of the connection
+ * @param {() => void} options.onOpen a socket is open, and to be greeted
  * @param {(data: unknown) => void} options.onData what arrives
+ * @param {(code: number) => boolean} options.onLost the socket is gone; returns whether to come
+ *   again whatever the code says
  * @param {Environment} options.environment
  */
-export function keepOpen({ url, onConnection, onData, environment }) {
+export function keepOpen({ url, onConnection, onOpen, onData, onLost, environment }) {
   /** @type {Connection} */
   let connection = CONNECTING;
   /** @type {WebSocket | null} */
   let socket = null;
+  /** @type {import("./protocol.js").Bye | null} */
+  let bye = null;
   /** @type {any} */
   let timer = null;
 
   function connect() {
-    const opened = new environment.WebSocket(url);
+    const opened = new environment.WebSocket(url, [SUBPROTOCOL]);
+    opened.binaryType = "arraybuffer";
     socket = opened;
-    opened.onopen = () => {
-      url = returnUrl(url);
-      apply({ type: "opened", now: environment.now() });
-    };
-    opened.onmessage = ({ data }) => {
-      // A socket that close() let go of may still deliver; the page does not expect that any more.
-      if (socket === opened) onData(data);
-    };
+    // A socket that was let go of may still do things; nobody expects them any more.
+    opened.onopen = () => socket === opened && onOpen();
+    opened.onmessage = ({ data }) => socket === opened && onData(data);
     // No `onerror`: a close event follows each error, and says more.
-    opened.onclose = ({ code, reason }) => {
-      socket = null;
-      const { now, random } = environment;
-      apply({ type: "lost", now: now(), random: random(), code, reason });
-    };
+    opened.onclose = ({ code, reason }) => socket === opened && lost(code, reason);
+  }
+
+  /**
+   * @param {number} code
+   * @param {string} reason
+   */
+  function lost(code, reason) {
+    socket = null;
+    const renewed = onLost(code);
+    const { now, random } = environment;
+    apply({ type: "lost", now: now(), random: random(), code, reason, bye, renewed });
+    bye = null;
   }
 
   /** @param {ConnectionEvent} event */
@@ -80,23 +71,56 @@ export function keepOpen({ url, onConnection, onData, environment }) {
     if (connection.status === "connecting") connect();
   }
 
-  connect();
+  /**
+   * Lets go of a socket that may be of no use any more, and comes again.
+   *
+   * @param {number} code
+   * @param {string} reason
+   */
+  function drop(code, reason) {
+    const last = socket;
+    if (last === null) return;
+    lost(code, reason);
+    last.close(1000);
+  }
+
   return {
-    /**
-     * @param {string} text
-     * @returns {boolean} false when there is no open socket; the text is not kept
-     */
-    send(text) {
-      if (socket?.readyState !== 1 /* OPEN */) return false;
-      socket.send(text);
-      return true;
+    connect,
+    drop,
+    /** @param {string | Uint8Array<ArrayBuffer>} data */
+    send(data) {
+      socket?.send(data);
     },
-    close() {
+    /** The server has answered. */
+    welcomed() {
+      url = returnUrl(url);
+      apply({ type: "opened", now: environment.now() });
+    },
+    /** @param {import("./protocol.js").Bye} asked before it closes the socket */
+    willClose(asked) {
+      bye = asked;
+    },
+    /** There may be a network again: looks soon, but not all browsers of an office at once. */
+    wake() {
+      drop(1006, "the network has changed");
+      if (timer === null) return;
       environment.clearTimeout(timer);
+      const soon = Math.min(connection.retryIn, backoff(0, environment.random()));
+      timer = environment.setTimeout(retry, soon);
+    },
+    /**
+     * Ends it for good.
+     *
+     * @param {number} code
+     * @param {string} reason
+     */
+    close(code, reason) {
+      environment.clearTimeout(timer);
+      timer = null;
       const last = socket;
       socket = null;
-      apply({ type: "closed", code: 1000, reason: "closed by the page" });
-      last?.close(1000);
+      apply({ type: "closed", code, reason });
+      last?.close(code, reason);
     },
   };
 }

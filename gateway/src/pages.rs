@@ -24,9 +24,11 @@ macro_rules! client_files {
 }
 
 client_files! {
-    "backoff.js" "protocol.js" "session.js" "single-state.js" "socket.js"
+    "address.js" "backoff.js" "channel.js" "claim.js" "connection.js" "conversation.js"
+    "environment.js" "errors.js" "inputs.js" "message.js" "mirror.js" "preact.js" "protocol.js"
+    "receipts.js" "silence.js" "single-state.js" "socket.js" "store.js" "wake.js"
     "demo/app.js" "demo/cards.js" "demo/html.js" "demo/index.html" "demo/reducer.js"
-    "demo/style.css" "demo/vector.js" "demo/where.js" "demo/words.js"
+    "demo/style.css" "demo/vector.js" "demo/words.js"
 }
 
 /// Where pages get npm packages from when this machine has none.

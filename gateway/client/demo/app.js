@@ -1,22 +1,31 @@
 // The demo page: opens the session, draws the header and the cards after each change.
 
 import { render } from "preact";
+import { useEffect } from "preact/hooks";
+import { useView } from "../preact.js";
 import { openSession } from "../single-state.js";
 import { Axpy, Notes, Train, Yak } from "./cards.js";
 import { html } from "./html.js";
-import { initial, reducer } from "./reducer.js";
-import { watchOwner } from "./where.js";
-import { changeInWords, connectionInWords, ownerInWords } from "./words.js";
+import { initial, onReset, reducer } from "./reducer.js";
+import { changeInWords, connectionInWords, ownerInWords, savingInWords } from "./words.js";
 
-/** @typedef {import("../protocol.js").Message} Message */
+/** @typedef {import("../message.js").Message} Message */
 
-const session = openSession({ initial, reducer });
+const session = openSession({
+  initial,
+  reducer,
+  onReset,
+  // Who owns the session is asked when it may be another one, and not otherwise.
+  onWelcome({ epoch }) {
+    if (session.view.state.owner?.epoch !== epoch) send({ tag: "where" });
+  },
+});
+// For the console: session.publish({ tag: "append", item: "from the console" })
+Object.assign(window, { session });
 
 /** @param {Message} message */
 function send(message) {
-  const sent = session.publish(message);
-  if (!sent) session.dispatch({ tag: "_unsent" });
-  return sent;
+  session.publish(message).catch(({ message }) => session.dispatch({ tag: "_unsent", reason: message }));
 }
 
 /**
@@ -35,9 +44,13 @@ function Banner({ id, text, calm = false, onDismiss }) {
   </div>`;
 }
 
-/** @param {import("../single-state.js").View<import("./reducer.js").DemoState>} view */
-function Page({ state, connection }) {
+function Page() {
+  const view = useView(session);
+  const { state, connection } = view;
   const { dispatch } = session;
+  useEffect(() => {
+    if (connection.status === "open") forgetNewSession();
+  }, [connection.status]);
   const change = state.change ? changeInWords(state.change) : "";
   const lost = state.change?.lost ?? false;
   const dismissChange = () => dispatch({ tag: "_dismiss_change" });
@@ -48,9 +61,14 @@ function Page({ state, connection }) {
       <p id="connection" role="status" data-status=${connection.status}>
         ${connectionInWords(connection)}
       </p>
-      <p id="owner">${ownerInWords(state, connection)}</p>
+      <div class="soft">
+        <p id="owner">${ownerInWords(state)}</p>
+        <p id="saving">${savingInWords(view)}</p>
+      </div>
       <nav class="row">
         <a href="/?session=new">Start a new session</a>
+        <button id="where-run" class="quiet" onClick=${() => send({ tag: "where" })}
+          title="Asks the session who owns it">Where is it?</button>
         <button id="broken-run" class="quiet" onClick=${() => send({ tag: "broken" })}
           title="Sends a message whose handler fails">Break a handler</button>
       </nav>
@@ -78,11 +96,6 @@ function forgetNewSession() {
   history.replaceState(null, "", url);
 }
 
-const root = /** @type {HTMLElement} */ (document.getElementById("app"));
-session.subscribe((view) => {
-  render(html`<${Page} ...${view} />`, root);
-  // Not before something else can be seen: the page is never blank.
-  document.getElementById("fallback")?.remove();
-  if (view.connection.status === "open") forgetNewSession();
-});
-watchOwner(session, { document, setInterval: (tick, ms) => setInterval(tick, ms) });
+render(html`<${Page} />`, /** @type {HTMLElement} */ (document.getElementById("app")));
+// Not before something else can be seen: the page is never blank.
+document.getElementById("fallback")?.remove();

@@ -5,13 +5,13 @@ import { useEffect, useState } from "preact/hooks";
 import { html } from "./html.js";
 import { parseNumber, parseVector, printVector } from "./vector.js";
 
-/** @typedef {import("../protocol.js").Message} Message */
+/** @typedef {import("../message.js").Message} Message */
 /** @typedef {import("./reducer.js").DemoState} DemoState */
 
 /**
  * @typedef {object} CardProps
  * @property {DemoState} state
- * @property {(message: Message) => boolean} send to the session; false: it was not sent
+ * @property {(message: Message) => void} send to the session
  * @property {(message: Message) => void} dispatch to this page's own state
  */
 
@@ -118,7 +118,9 @@ export function Notes({ state, send }) {
   /** @param {Event} event */
   function append(event) {
     event.preventDefault();
-    if (item.trim() !== "" && send({ tag: "append", item: item.trim() })) setItem("");
+    if (item.trim() === "") return;
+    send({ tag: "append", item: item.trim() });
+    setItem("");
   }
 
   return html`<${Card} title="Notes" note="Kept by the session. Open a second tab and see both follow.">

@@ -1,7 +1,7 @@
 // The page's whole state, and what each message does to it: the session's messages, and the page's
 // own, whose tags begin with `_` (such tags never come from a session). Pure.
 
-/** @typedef {import("../protocol.js").Message} Message */
+/** @typedef {import("../message.js").Message} Message */
 
 /**
  * Who owns the session: the answer to `{"tag":"where"}`.
@@ -27,7 +27,6 @@
  * @property {Record<string, any>} assigned the session's mirrored values, by key
  * @property {string[] | null} items the notes, as last listed
  * @property {Owner | null} owner
- * @property {number} unanswered ticks since the owner was asked and has not answered
  * @property {Change | null} change of the owner, until it is dismissed
  * @property {string} error what last went wrong, in words
  */
@@ -38,7 +37,6 @@ export const initial = Object.freeze({
   assigned: {},
   items: null,
   owner: null,
-  unanswered: 0,
   change: null,
   error: "",
 });
@@ -60,13 +58,8 @@ export function reducer(state, message) {
       return located(state, ownerOf(message));
     case "_shave":
       return { ...state, yaks: state.yaks + 1 };
-    case "_opened":
-      // The full picture follows, as assigns; what is not in it is gone.
-      return { ...state, assigned: {}, items: null, unanswered: 0 };
-    case "_unanswered":
-      return { ...state, unanswered: state.unanswered + 1 };
     case "_unsent":
-      return { ...state, error: "Not sent: there is no connection. Try again when it is back." };
+      return { ...state, error: `A message was ${message.reason}.` };
     case "_dismiss_error":
       return { ...state, error: "" };
     case "_dismiss_change":
@@ -77,9 +70,18 @@ export function reducer(state, message) {
 }
 
 /**
- * A later owner has what the one before had saved; the session sends again what was not saved. When
- * nothing was, the values on the page stay until they are replaced: which of them came from the new
- * owner cannot be told any more.
+ * What the session has said counts no more, since a full picture follows; what is the page's own
+ * stays. A list that was shown is empty until it is asked for again: see cards.js.
+ *
+ * @param {DemoState} state
+ * @returns {DemoState}
+ */
+export function onReset(state) {
+  return { ...state, assigned: {}, items: state.items && [] };
+}
+
+/**
+ * A later owner has what the one before had saved, and what the page sends again.
  *
  * @param {DemoState} state
  * @param {Owner} owner
@@ -88,12 +90,12 @@ export function reducer(state, message) {
 function located(state, owner) {
   const from = state.owner;
   if (from === null || from.session !== owner.session) {
-    return { ...state, owner, unanswered: 0, change: null };
+    return { ...state, owner, change: null };
   }
   // The answer of an owner that is gone already may come late, or once more.
   if (owner.epoch < from.epoch) return state;
   const change = owner.epoch > from.epoch ? changed(state.change, from, owner) : state.change;
-  return { ...state, owner, unanswered: 0, change };
+  return { ...state, owner, change };
 }
 
 /**

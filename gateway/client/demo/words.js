@@ -1,11 +1,8 @@
 // The connection, the owner and its change, in words.
 
-/** @typedef {import("../session.js").Connection} Connection */
+/** @typedef {import("../connection.js").Connection} Connection */
 /** @typedef {import("./reducer.js").DemoState} DemoState */
 /** @typedef {import("./reducer.js").Change} Change */
-
-/** Ticks without an answer after which the page says that the worker is away. */
-const LATE = 2;
 
 /**
  * @param {Connection} connection
@@ -26,16 +23,22 @@ export function connectionInWords({ status, retryIn, code, reason }) {
 }
 
 /**
- * @param {DemoState} state
- * @param {Connection} connection
+ * @param {Pick<import("../single-state.js").View<unknown>, "unacknowledged" | "durability">} view
  * @returns {string}
  */
-export function ownerInWords({ owner, unanswered }, connection) {
+export function savingInWords({ unacknowledged, durability }) {
+  if (durability === null) return unacknowledged === 0 ? "" : `${unacknowledged} not sent yet`;
+  if (durability === "memory") return "this session is not saved";
+  return unacknowledged === 0 ? "all saved" : `${unacknowledged} not saved yet`;
+}
+
+/**
+ * @param {DemoState} state
+ * @returns {string}
+ */
+export function ownerInWords({ owner }) {
   if (!owner) return "session: not known yet";
-  const { session, worker, process } = owner;
-  const away = connection.status === "open" && unanswered >= LATE;
-  const where = away ? `waiting for worker ${worker}` : `on worker ${worker}, process ${process}`;
-  return `session ${session} ${where}`;
+  return `session ${owner.session} on worker ${owner.worker}, process ${owner.process}`;
 }
 
 /**
@@ -47,7 +50,7 @@ export function changeInWords({ from, to, lost }) {
   if (lost) {
     return (
       `${what}, and your session started again from nothing: what it held was not saved ` +
-      "(with the store “memory:” nothing is). Values on this page may be from before."
+      "(with the store “memory:” nothing is)."
     );
   }
   return `${what}. Your session went on from where it was last saved.`;

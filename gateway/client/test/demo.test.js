@@ -1,14 +1,11 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { initial, reducer } from "../demo/reducer.js";
+import { CONNECTING } from "../connection.js";
+import { initial, onReset, reducer } from "../demo/reducer.js";
 import { parseNumber, parseVector, printVector } from "../demo/vector.js";
-import { watchOwner } from "../demo/where.js";
-import { changeInWords, connectionInWords, ownerInWords } from "../demo/words.js";
-import { openSession } from "../single-state.js";
-import { CONNECTING } from "../session.js";
-import { fakeBrowser } from "./fake.js";
+import { changeInWords, connectionInWords, ownerInWords, savingInWords } from "../demo/words.js";
 
-/** @typedef {import("../protocol.js").Message} Message */
+/** @typedef {import("../message.js").Message} Message */
 
 /** @param {Message[]} messages */
 const after = (...messages) => messages.reduce(reducer, initial);
@@ -48,8 +45,9 @@ test("an error of a handler is shown with its details until it is dismissed", ()
   assert.equal(after(error, { tag: "_dismiss_error" }).error, "");
 });
 
-test("an unsent message is said in words", () => {
-  assert.match(after({ tag: "_unsent" }).error, /^Not sent/);
+test("a message that was not taken or was given up is said in words", () => {
+  const reason = "given up: the session has ended";
+  assert.equal(after({ tag: "_unsent", reason }).error, "A message was given up: the session has ended.");
 });
 
 test("an unknown tag changes nothing", () => {
@@ -95,10 +93,13 @@ test("another session is no loss of this one", () => {
   assert.equal(said(where(), where({ session: "t", epoch: 2, born: "b" })), null);
 });
 
-test("a new connection starts from the picture that follows, not from old values", () => {
-  const state = after({ tag: "assign", key: "count", value: 3 }, { tag: "_shave" }, { tag: "_opened" });
-  assert.deepEqual(state.assigned, {});
-  assert.equal(state.yaks, 1);
+test("a reset takes back what the session has said; what is the page's own stays", () => {
+  const assign = { tag: "assign", key: "count", value: 3 };
+  const before = after(assign, where(), { tag: "items", items: ["a"] }, { tag: "_shave" });
+  const { assigned, items, owner, yaks } = onReset(before);
+  assert.deepEqual([assigned, items, yaks], [{}, [], 1], "a list that was shown is asked for again");
+  assert.equal(owner, before.owner, "else a loss could not be told");
+  assert.equal(onReset(initial).items, null);
 });
 
 test("vectors are numbers with commas between", () => {
@@ -124,60 +125,17 @@ test("each state of the connection has its words", () => {
   assert.match(words({ status: "closed", code: 4409 }), /^closed \(4409\)/);
 });
 
-test("the owner's words tell when its worker does not answer", () => {
-  const open = { ...CONNECTING, status: /** @type {const} */ ("open") };
-  const late = [{ tag: "_unanswered" }, { tag: "_unanswered" }];
-  assert.equal(ownerInWords(initial, open), "session: not known yet");
-  assert.equal(ownerInWords(after(where()), open), "session s on worker 0, process 7");
-  const away = ownerInWords(after(where(), ...late), open);
-  assert.equal(away, "session s waiting for worker 0");
+test("the owner is shown as last heard of", () => {
+  assert.equal(ownerInWords(initial), "session: not known yet");
+  assert.equal(ownerInWords(after(where())), "session s on worker 0, process 7");
 });
 
-/** A page that watches its owner, with a tab to hide and ticks to make. */
-function watch() {
-  const browser = fakeBrowser();
-  const { environment } = browser;
-  const session = openSession({ initial, reducer, url: "ws://h/ws", environment });
-  let tick = () => {};
-  let shown = () => {};
-  const document = { hidden: false, addEventListener: (/** @type {any} */ _, /** @type {any} */ f) => (shown = f) };
-  watchOwner(session, { document: /** @type {any} */ (document), setInterval: (f) => (tick = f) });
-  const answer = () => browser.socket.receive(JSON.stringify(where()));
-  const asked = () => browser.socket.sent.length;
-  return { browser, session, document, tick: () => tick(), shown: () => shown(), answer, asked };
-}
-
-test("the owner is asked for after each open and at each tick that follows an answer", () => {
-  const page = watch();
-  page.browser.socket.open();
-  assert.deepEqual(page.browser.socket.sent, ['{"tag":"where"}']);
-  page.answer();
-  page.tick();
-  assert.equal(page.asked(), 2);
-  page.answer();
-  page.browser.socket.fall();
-  page.tick();
-  assert.equal(page.session.view.state.unanswered, 0);
-  page.browser.ring();
-  page.browser.socket.open();
-  assert.equal(page.asked(), 1);
-});
-
-test("an owner that does not answer is asked again seldom", () => {
-  const page = watch();
-  page.browser.socket.open();
-  for (let i = 0; i < 10; i++) page.tick();
-  assert.equal(page.asked(), 3);
-});
-
-test("a hidden tab asks nothing, and asks at once when it is shown", () => {
-  const page = watch();
-  page.browser.socket.open();
-  page.answer();
-  page.document.hidden = true;
-  page.tick();
-  assert.equal(page.asked(), 1);
-  page.document.hidden = false;
-  page.shown();
-  assert.equal(page.asked(), 2);
+test("the page says whether its messages are safe", () => {
+  const words = (/** @type {number} */ unacknowledged, /** @type {any} */ durability) =>
+    savingInWords({ unacknowledged, durability });
+  assert.equal(words(0, null), "");
+  assert.equal(words(2, null), "2 not sent yet");
+  assert.equal(words(0, "relaxed"), "all saved");
+  assert.equal(words(2, "durable"), "2 not saved yet");
+  assert.equal(words(1, "memory"), "this session is not saved");
 });

@@ -92,7 +92,7 @@ async fn fill_session(browser: &Chromium) -> Result<()> {
     browser.wait_text("#count", "1").await?;
     browser.click("#items-run").await?;
     // Short enough to see its end.
-    browser.run("sockets[0].send(JSON.stringify({tag: 'train', steps: 5}))").await?;
+    browser.run("session.publish({tag: 'train', steps: 5})").await?;
     session_is_full(browser).await
 }
 
@@ -110,7 +110,7 @@ async fn a_training_goes_on_from_its_last_save_when_its_worker_is_killed() -> Re
     let browser = Chromium::start().await?;
     watch_sockets(&browser).await?;
     browser.goto(&dev.page("/")).await?;
-    browser.run("sockets[0].send(JSON.stringify({tag: 'train', steps: 10000}))").await?;
+    browser.run("session.publish({tag: 'train', steps: 10000})").await?;
     browser.wait_until("document.getElementById('train-done')?.textContent >= 30").await?;
     let (_, worker) = owner(&browser).await?;
     dev.wait_until_saved(worker).await?;

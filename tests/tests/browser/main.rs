@@ -100,7 +100,7 @@ async fn a_training_shows_progress_can_be_paused_and_goes_on_after_a_reload() ->
     assert_eq!(browser.text("#train-state").await?, "running");
 
     // The end of all its steps would take too long to wait for: a shorter training shows one.
-    browser.run("sockets[0].send(JSON.stringify({tag: 'train', steps: 5}))").await?;
+    browser.run("session.publish({tag: 'train', steps: 5})").await?;
     browser.wait_text("#train-state", "done").await?;
     assert_eq!(browser.text("#train-done").await?, "5");
     let loss: f64 = browser.text("#train-loss").await?.parse()?;

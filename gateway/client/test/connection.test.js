@@ -1,8 +1,8 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { CONNECTING, LASTING_MS, connectionReducer } from "../session.js";
+import { CONNECTING, LASTING_MS, connectionReducer } from "../connection.js";
 
-/** @typedef {import("../session.js").ConnectionEvent} ConnectionEvent */
+/** @typedef {import("../connection.js").ConnectionEvent} ConnectionEvent */
 
 /** @param {ConnectionEvent[]} events */
 const after = (...events) => events.reduce(connectionReducer, CONNECTING);
@@ -16,9 +16,12 @@ const opened = (now = 0) => ({ type: "opened", now });
 /**
  * @param {number} now
  * @param {number} code
- * @returns {ConnectionEvent}
+ * @param {Partial<import("../connection.js").Lost>} fields
  */
-const lost = (now = 0, code = 1006) => ({ type: "lost", now, random: 1, code, reason: "why" });
+const lost = (now = 0, code = 1006, fields = {}) => {
+  const event = { now, random: 1, code, reason: "why", bye: null, renewed: false };
+  return { type: /** @type {const} */ ("lost"), ...event, ...fields };
+};
 
 /** @type {ConnectionEvent} */
 const retry = { type: "retry" };
@@ -66,6 +69,25 @@ for (const code of [1000, 1001, 1006, 1009, 1012, 1013, 4410, 4429]) {
     assert.equal(after(opened(), lost(0, code)).status, "waiting");
   });
 }
+
+test("a code that ends a channel does not end the client that has begun another one", () => {
+  assert.equal(after(opened(), lost(0, 4409, { renewed: true })).status, "waiting");
+});
+
+test("a gateway that goes says when to come again, and the client keeps to it", () => {
+  const bye = { reason: "restart", after_ms: 2_000, spread_ms: 10_000 };
+  assert.equal(after(opened(), lost(0, 1012, { bye })).retryIn, 12_000);
+  assert.equal(after(opened(), lost(0, 1012, { bye, random: 0.5 })).retryIn, 7_000);
+});
+
+test("a close without a reason gets a sentence", () => {
+  assert.match(after(opened(), lost(0, 4409, { reason: "" })).reason, /taken over/);
+  assert.equal(after(opened(), lost(0, 1006, { reason: "" })).reason, "");
+});
+
+test("another welcome over an open connection does not make it younger", () => {
+  assert.equal(after(opened(1), opened(2)).openedAt, 1);
+});
 
 test("nothing leaves closed", () => {
   const closed = after({ type: "closed", code: 1000, reason: "" });

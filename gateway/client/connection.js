@@ -8,7 +8,7 @@
 //     └── waiting <─────┘
 //   retry
 //
-// Every state can go to `closed`; nothing leaves it.
+// Every state can go to `closed`; nothing leaves it. Open means welcomed: the session answers.
 
 import { backoff } from "./backoff.js";
 import { FINAL_CODES } from "./protocol.js";
@@ -20,10 +20,19 @@ import { FINAL_CODES } from "./protocol.js";
  * @property {number} openedAt when it last became open, by the shell's clock, in ms
  * @property {number} retryIn while waiting: how long, in ms; else 0
  * @property {number | null} code close code of the last socket that ended
- * @property {string} reason the reason that came with it
+ * @property {string} reason a sentence that goes with it
+ *
+ * @typedef {object} Lost
+ * @property {"lost"} type
+ * @property {number} now
+ * @property {number} random
+ * @property {number} code
+ * @property {string} reason
+ * @property {import("./protocol.js").Bye | null} bye what the gateway has asked for before
+ * @property {boolean} renewed another channel was begun: no code is final for it
  *
  * @typedef {{ type: "opened", now: number }
- *   | { type: "lost", now: number, random: number, code: number, reason: string }
+ *   | Lost
  *   | { type: "retry" }
  *   | { type: "closed", code: number, reason: string }} ConnectionEvent
  */
@@ -33,6 +42,19 @@ import { FINAL_CODES } from "./protocol.js";
  * the backoff over, or a gateway in trouble would be asked twice a second by everyone.
  */
 export const LASTING_MS = 5_000;
+
+/** What a close code means, where the server has said nothing itself. */
+const SENTENCES = new Map([
+  [4400, "the server and this page do not understand each other"],
+  [4401, "the session's token is not valid here"],
+  [4403, "this session belongs to somebody else"],
+  [4409, "another connection has taken over"],
+  [4410, "the session has ended"],
+  [4429, "the session is open in too many places"],
+  [4503, "the session is quarantined; start a new one"],
+  [1012, "the server restarts"],
+  [1013, "the server is not available now"],
+]);
 
 /** @type {Readonly<Connection>} */
 export const CONNECTING = Object.freeze({
@@ -53,19 +75,29 @@ export function connectionReducer(connection, event) {
   if (connection.status === "closed") return connection;
   switch (event.type) {
     case "opened":
+      // A new owner answers over a connection that is open already.
+      if (connection.status === "open") return connection;
       return { ...connection, status: "open", openedAt: event.now };
-    case "lost": {
-      const { code, reason } = event;
-      if (FINAL_CODES.includes(code)) return ended(connection, code, reason);
-      const failures = lasted(connection, event.now) ? 0 : connection.failures;
-      const retryIn = backoff(failures, event.random);
-      return { ...connection, status: "waiting", failures: failures + 1, retryIn, code, reason };
-    }
+    case "lost":
+      return lost(connection, event);
     case "retry":
       return { ...connection, status: "connecting", retryIn: 0 };
     case "closed":
       return ended(connection, event.code, event.reason);
   }
+}
+
+/**
+ * @param {Connection} connection
+ * @param {Lost} event
+ * @returns {Connection}
+ */
+function lost(connection, { now, random, code, bye, renewed, ...event }) {
+  const reason = event.reason || (SENTENCES.get(code) ?? "");
+  if (FINAL_CODES.includes(code) && !renewed) return ended(connection, code, reason);
+  const failures = lasted(connection, now) ? 0 : connection.failures;
+  const retryIn = bye ? bye.after_ms + random * bye.spread_ms : backoff(failures, random);
+  return { ...connection, status: "waiting", failures: failures + 1, retryIn, code, reason };
 }
 
 /**
