@@ -1,9 +1,10 @@
 //! `swarm`: simulated browsers that load a deployment, and figures of what it costs.
 //!
-//! Owns: flags, the run, the report. Each browser is a plain page (`browser.rs`); what the servers
-//! use is read from `/proc` (`usage.rs`).
+//! Owns: flags, the run, the report. Each browser (`peer.rs`) is a plain page (`browser.rs`) or
+//! a client of `single-state.v1`; what the servers use is read from `/proc` (`usage.rs`).
 
 mod browser;
+mod peer;
 mod report;
 mod run;
 mod usage;
@@ -18,6 +19,7 @@ use single_state_node::config::{Mistakes, Parsed, parse};
 use single_state_node::exit;
 use tokio::task::LocalSet;
 
+use crate::peer::Protocol;
 use crate::usage::Watched;
 use crate::workload::Workload;
 
@@ -50,6 +52,13 @@ struct Args {
     /// Exchange two messages each, then stay quiet.
     #[arg(long)]
     idle: bool,
+    /// What browsers speak: plain, v1 (they number their messages, and come back when their
+    /// connection breaks), mixed.
+    #[arg(long, default_value = "plain", value_name = "plain|v1|mixed")]
+    protocol: String,
+    /// Write what browsers send and hear, for `check`.
+    #[arg(long, value_name = "FILE")]
+    history: Option<PathBuf>,
     /// A server process whose CPU and memory to report; several.
     #[arg(long, value_name = "NAME=PID")]
     pid: Vec<String>,
@@ -67,6 +76,8 @@ struct Config {
     warm_up: Duration,
     workload: Workload,
     pace: Pace,
+    protocol: Protocol,
+    history: Option<PathBuf>,
     watched: Vec<Watched>,
     json: Option<PathBuf>,
 }
@@ -128,6 +139,10 @@ fn check(args: Args, mut mistakes: Mistakes) -> Result<Config, Mistakes> {
     if workload.is_none() {
         mistakes.add(format!("--workload {:?}: give axpy or append", args.workload));
     }
+    let protocol = Protocol::named(&args.protocol);
+    if protocol.is_none() {
+        mistakes.add(format!("--protocol {:?}: give plain, v1 or mixed", args.protocol));
+    }
     let rate = args.rate.as_ref().and_then(|rate| mistakes.parse::<f64>("--rate", rate));
     if args.rate.is_some() && args.idle {
         mistakes.add("--rate and --idle: choose one");
@@ -150,6 +165,8 @@ fn check(args: Args, mut mistakes: Mistakes) -> Result<Config, Mistakes> {
             warm_up: warm_up?,
             workload: workload?,
             pace,
+            protocol: protocol?,
+            history: args.history,
             watched: watched.into_iter().flatten().collect(),
             json: args.json,
         })

@@ -1,15 +1,18 @@
 //! One run: connect all, warm up, measure, stop.
 
 use std::cell::{Cell, RefCell};
+use std::collections::HashSet;
 use std::rc::Rc;
 use std::time::Duration;
 
 use anyhow::Result;
 use hdrhistogram::Histogram;
+use single_state_tests::DEADLINE;
+use single_state_tests::history::Recorder;
 use tokio::sync::Semaphore;
 use tokio::time::Instant;
 
-use crate::browser::{Browser, Received};
+use crate::peer::{Heard, Peer};
 use crate::report::{Process, Report};
 use crate::usage::Watched;
 use crate::workload::{Verdict, Workload};
@@ -59,17 +62,22 @@ pub(crate) async fn run(config: &Config) -> Result<Report> {
     let mut watched = config.watched.clone();
     watched.push(Watched::this());
     let memory_before: Vec<_> = watched.iter().map(Watched::memory).collect();
-    let browsers = connect_all(config, &shared).await?;
+    let recorder = match &config.history {
+        Some(path) => Recorder::create(path)?,
+        None => Recorder::default(),
+    };
+    let browsers = connect_all(config, &shared, &recorder).await?;
     let connected = browsers.len();
     let interval = match config.pace {
         Pace::Rate(rate) => Duration::from_secs_f64(connected as f64 / rate),
         Pace::Closed | Pace::Idle => Duration::ZERO,
     };
     let start = Instant::now();
+    let mut lives = tokio::task::JoinSet::new();
     for (i, browser) in browsers.into_iter().enumerate() {
         // At a fixed rate the browsers are spread evenly over the interval.
         let first_due = start + interval.mul_f64(i as f64 / connected as f64);
-        tokio::task::spawn_local(live(browser, shared.clone(), first_due, interval));
+        lives.spawn_local(live(browser, shared.clone(), first_due, interval));
     }
     let quiet = if config.pace == Pace::Idle { QUIET } else { config.warm_up };
     tokio::time::sleep(quiet).await;
@@ -80,6 +88,12 @@ pub(crate) async fn run(config: &Config) -> Result<Report> {
     let after = sample(&watched);
     let memory_after: Vec<_> = watched.iter().map(Watched::memory).collect();
     shared.ended.set(true);
+    if config.pace != Pace::Idle {
+        // Browsers look for what they have sent; who cannot be served would wait for ever.
+        let all = async { while lives.join_next().await.is_some() {} };
+        let _ = tokio::time::timeout(DEADLINE, all).await;
+    }
+    recorder.flush()?;
 
     let measured = after.at - before.at;
     let mut report = Report {
@@ -114,15 +128,20 @@ fn sample(watched: &[Watched]) -> Sample {
     Sample { cpu: watched.iter().map(Watched::cpu).collect(), at: Instant::now() }
 }
 
-async fn connect_all(config: &Config, shared: &Rc<Shared>) -> Result<Vec<Browser>> {
+async fn connect_all(
+    config: &Config,
+    shared: &Rc<Shared>,
+    recorder: &Recorder,
+) -> Result<Vec<Peer>> {
     let permits = Rc::new(Semaphore::new(CONNECTING));
     let mut tasks = tokio::task::JoinSet::new();
     for i in 0..config.browsers {
         let url = config.urls[i % config.urls.len()].replace("{n}", &i.to_string());
-        let permits = permits.clone();
+        let (permits, recorder) = (permits.clone(), recorder.clone());
+        let numbered = config.protocol.is_numbered(i);
         tasks.spawn_local(async move {
             let _permit = permits.acquire().await?;
-            Browser::connect(&url).await
+            Peer::connect(&url, i, numbered, recorder).await
         });
     }
     let mut browsers = Vec::with_capacity(config.browsers);
@@ -143,7 +162,7 @@ async fn connect_all(config: &Config, shared: &Rc<Shared>) -> Result<Vec<Browser
 }
 
 /// The life of one browser.
-async fn live(mut browser: Browser, shared: Rc<Shared>, mut due: Instant, interval: Duration) {
+async fn live(mut browser: Peer, shared: Rc<Shared>, mut due: Instant, interval: Duration) {
     for number in 1.. {
         match shared.pace {
             Pace::Idle if number > 2 => return stay(browser, &shared).await,
@@ -156,7 +175,7 @@ async fn live(mut browser: Browser, shared: Rc<Shared>, mut due: Instant, interv
             Err(error) => return shared.broken(&format!("{error:#}")),
         }
         if shared.ended.get() {
-            return;
+            return look_for_all(&mut browser, &shared, number).await;
         }
         if shared.measuring.get() {
             let micros = due.elapsed().as_micros() as u64;
@@ -167,20 +186,20 @@ async fn live(mut browser: Browser, shared: Rc<Shared>, mut due: Instant, interv
 }
 
 /// Sends a message and waits for its answer; `false` when the server has closed the socket.
-async fn exchange(browser: &mut Browser, shared: &Shared, number: u64) -> Result<bool> {
+async fn exchange(browser: &mut Peer, shared: &Shared, number: u64) -> Result<bool> {
     browser.send(&shared.workload.message(number)).await?;
     loop {
-        match browser.receive().await? {
-            Received::Closed(code) => {
+        match browser.hear(&shared.workload, number).await? {
+            Heard::Closed(code) => {
                 shared.broken(&format!("closed with {code}"));
                 return Ok(false);
             }
-            Received::Message(answer) => match shared.workload.judge(number, &answer) {
+            Heard::Message(verdict, answer) => match verdict {
                 Verdict::Other => continue,
                 Verdict::Answer => {}
                 Verdict::Error => {
                     shared.errors.set(shared.errors.get() + 1);
-                    shared.note(String::from_utf8_lossy(&answer).chars().take(200).collect());
+                    shared.note(answer);
                 }
                 Verdict::Count { expected, found } => {
                     let (lost, doubled) = (&shared.lost, &shared.doubled);
@@ -193,12 +212,35 @@ async fn exchange(browser: &mut Browser, shared: &Shared, number: u64) -> Result
     }
 }
 
+/// Sessions that keep what they are sent have all of it, once.
+async fn look_for_all(browser: &mut Peer, shared: &Shared, sent: u64) {
+    shared.closed.set(shared.closed.get() + browser.closes());
+    if !(matches!(shared.workload, Workload::Append { .. }) && browser.looks()) {
+        return;
+    }
+    match browser.items().await {
+        Ok(items) => {
+            let mut seen = HashSet::new();
+            let doubled = items.iter().filter(|item| !seen.insert(item.as_str())).count() as u64;
+            let own: HashSet<u64> =
+                items.iter().filter_map(|item| browser.number_of(item)).collect();
+            let lost = (1..=sent).filter(|number| !own.contains(number)).count() as u64;
+            shared.lost.set(shared.lost.get() + lost);
+            shared.doubled.set(shared.doubled.get() + doubled);
+        }
+        Err(error) => {
+            shared.errors.set(shared.errors.get() + 1);
+            shared.note(format!("look for all items: {error:#}"));
+        }
+    }
+}
+
 /// Answers pings and notices when the server closes the socket.
-async fn stay(mut browser: Browser, shared: &Shared) {
+async fn stay(mut browser: Peer, shared: &Shared) {
     loop {
-        match browser.receive().await {
-            Ok(Received::Message(_)) => {}
-            Ok(Received::Closed(code)) => return shared.broken(&format!("closed with {code}")),
+        match browser.hear(&shared.workload, 0).await {
+            Ok(Heard::Message(..)) => {}
+            Ok(Heard::Closed(code)) => return shared.broken(&format!("closed with {code}")),
             Err(error) => return shared.broken(&format!("{error:#}")),
         }
     }

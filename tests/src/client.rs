@@ -2,6 +2,7 @@
 //! opened again whenever it breaks. Writes its history if it is given one.
 
 pub mod core;
+mod lines;
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -17,6 +18,7 @@ use tokio::time::{Instant, sleep, timeout, timeout_at};
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::tungstenite::client::IntoClientRequest;
+use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
 use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 
 pub use self::core::{Core, Fault, Heard};
@@ -69,6 +71,8 @@ pub struct Client {
     asked_to_wait: Option<Duration>,
     heard_at: Instant,
     connections: u64,
+    /// Connections that the server has closed with a close frame.
+    closes: u64,
 }
 
 impl Client {
@@ -76,9 +80,21 @@ impl Client {
     /// used.
     pub fn new(url: &str, manners: Manners) -> Self {
         let core = Core::new(None, random_channel());
-        let (socket, opening, attempts, asked_to_wait, connections) = Default::default();
+        let (socket, opening, attempts, asked_to_wait) = Default::default();
+        let (connections, closes) = (0, 0);
         let (url, heard_at) = (url.to_owned(), Instant::now());
-        Self { url, manners, core, socket, opening, attempts, asked_to_wait, heard_at, connections }
+        Self {
+            url,
+            manners,
+            core,
+            socket,
+            opening,
+            attempts,
+            asked_to_wait,
+            heard_at,
+            connections,
+            closes,
+        }
     }
 
     /// From now on it connects there: another gateway.
@@ -205,6 +221,11 @@ impl Client {
         self.connections
     }
 
+    /// … and of these, how many the server has closed.
+    pub fn closes(&self) -> u64 {
+        self.closes
+    }
+
     /// The session's id, once it is known.
     pub fn session(&self) -> &str {
         let token = self.core.session().unwrap_or_default();
@@ -317,6 +338,7 @@ impl Client {
 
     fn lost(&mut self, code: u16, end: End) {
         if self.socket.take().is_some() {
+            self.closes += u64::from(end == End::Server);
             self.closed(code, end);
         }
         self.core.broken();
@@ -340,39 +362,11 @@ impl Client {
     }
 
     fn write(&self, heard: &Heard) {
-        if !self.manners.recorder.is_on() {
-            return;
+        if self.manners.recorder.is_on()
+            && let Some(what) = lines::line(heard, self.channel(), self.core.attach())
+        {
+            self.record(|| what);
         }
-        let channel = self.channel();
-        let what = match heard {
-            Heard::Welcome(welcome) => What::Welcome {
-                channel,
-                attach: self.core.attach(),
-                epoch: welcome.epoch,
-                resumed: welcome.resumed,
-                applied: welcome.applied,
-                durability: welcome.durability,
-            },
-            Heard::Acked(n) => What::Ack { channel, n: *n },
-            Heard::Output { epoch, rev, body } => {
-                let is_assign = body["tag"] == "assign";
-                let of = &body[if is_assign { "key" } else { "tag" }];
-                let of = of.as_str().unwrap_or_default().to_owned();
-                let count = body["value"].as_u64().filter(|_| is_assign && of == "count");
-                What::Output { channel, epoch: *epoch, rev: *rev, of, count }
-            }
-            Heard::Binary { epoch, rev, .. } => {
-                let (epoch, rev) = (*epoch, *rev);
-                What::Output { channel, epoch, rev, of: "binary".to_owned(), count: None }
-            }
-            Heard::Reset(reason) => What::Reset { channel, reason: *reason },
-            Heard::Expired(_) => What::Reset {
-                channel,
-                reason: single_state_proto::browser::ResetReason::ChannelExpired,
-            },
-            Heard::Bye(..) => return,
-        };
-        self.record(|| what);
     }
 }
 
@@ -382,7 +376,10 @@ async fn connect(url: &str) -> Result<Socket> {
     let host = request.uri().authority().context("an address has a host")?.to_string();
     let stream = TcpStream::connect(host).await?;
     stream.set_nodelay(true)?;
-    let (socket, _) = tokio_tungstenite::client_async(request, stream).await?;
+    // The library's own 128 KiB are too much for many clients.
+    let config = WebSocketConfig::default().read_buffer_size(4096);
+    let (socket, _) =
+        tokio_tungstenite::client_async_with_config(request, stream, Some(config)).await?;
     Ok(socket)
 }
 
