@@ -107,19 +107,19 @@ async fn work_that_is_due_is_done_with_nobody_there() -> Result<()> {
 async fn a_worker_short_of_memory_lets_idle_states_go_and_their_pages_notice_nothing() -> Result<()>
 {
     let folder = TempDir::new()?;
-    let budget = (48 * 1024 * 1024).to_string();
+    let budget = (72 * 1024 * 1024).to_string();
     let cluster = cluster(&folder, &[("--memory-budget", &budget)]).await?;
     let mut browsers = Vec::new();
-    for n in 0..20 {
+    for n in 0..30 {
         let mut browser = Browser::connect(&cluster.url(&format!("?session=s-{n}"))).await?;
         append(&mut browser, n, 1).await?;
         browser.send(json!({"tag": "grow", "bytes": 4 * 1024 * 1024})).await?;
         browser.wait_for("ballast", &json!(4 * 1024 * 1024)).await?;
         browsers.push(browser);
     }
-    // 80 MiB of states, and they are back below the budget.
+    // 120 MiB of states, and they are back below the budget.
     let resident = || cluster.workers[0].process.resident_kib();
-    cluster.wait_for_worker_status(0, |_| resident().is_ok_and(|kib| kib < 48 * 1024)).await?;
+    cluster.wait_for_worker_status(0, |_| resident().is_ok_and(|kib| kib < 72 * 1024)).await?;
     for (n, browser) in browsers.iter_mut().enumerate() {
         append(browser, 100, 2).await?;
         assert_eq!(list(browser).await?, json!([n, 100]));
