@@ -13,10 +13,11 @@ use hyper::header::{
     SEC_WEBSOCKET_PROTOCOL, SEC_WEBSOCKET_VERSION, SET_COOKIE, UPGRADE,
 };
 use hyper::service::service_fn;
+use hyper::upgrade::OnUpgrade;
 use hyper::{Method, Request, StatusCode, Version};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use single_state_proto::browser::SUBPROTOCOL;
-use single_state_proto::id::{SessionId, WorkerIndex};
+use single_state_proto::id::{ChannelId, SessionId, WorkerIndex};
 use tokio::net::{TcpListener, TcpStream};
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 
@@ -118,36 +119,50 @@ async fn upgrade(
         Full::Address => (StatusCode::TOO_MANY_REQUESTS, "too many connections of your address\n"),
     })?;
     let guest = Guest::new(place, shared.metrics.clone());
-    let (id, connection) = (session.clone(), random.connection());
-    let target = Target { session: id, fresh, connection };
+    let target = Target { session: session.clone(), fresh, connection: random.connection() };
     let numbered = offers(&request, SUBPROTOCOL);
-
     let upgrade = hyper::upgrade::on(&mut request);
     if numbered {
-        let shared = shared.clone();
-        tokio::task::spawn_local(async move {
-            if let Ok(upgraded) = upgrade.await {
-                browser::greet_and_serve(upgraded, target, guest, shared).await;
-            }
-        });
+        greet(upgrade, target, guest, shared.clone());
     } else {
         let channel = random.channel().map_err(|_| NOT_AN_ID)?;
-        let (metrics, limits) = (shared.metrics.clone(), shared.channel_limits);
-        let channel = Channel::plain(target, channel, limits, metrics);
-        let attached = Attached::new(channel, guest, shared.router.clone());
-        // A worker that is away is named all the same; the browser waits with an open socket.
-        let _ = tokio::time::timeout(ATTACH_TIMEOUT, settled(attached.channel())).await;
-        let limits = shared.limits;
-        tokio::task::spawn_local(async move {
-            // A browser that hangs up before its upgrade drops the channel with this task.
-            if let Ok(upgraded) = upgrade.await {
-                browser::serve(upgraded, attached, limits).await;
-            }
-        });
+        attach(upgrade, target, channel, guest, shared).await;
     }
     // Hello may name another session, unless this one stands in the address.
     let told = (!numbered || named).then_some((&session, index));
     Ok(switch(accept, numbered, told, &cookies))
+}
+
+/// Serves a client of single-state.v1 once it is upgraded.
+fn greet(upgrade: OnUpgrade, target: Target, guest: Guest, shared: Rc<Shared>) {
+    tokio::task::spawn_local(async move {
+        if let Ok(upgraded) = upgrade.await {
+            browser::greet_and_serve(upgraded, target, guest, shared).await;
+        }
+    });
+}
+
+/// Attaches a plain page's channel, and serves it once it is upgraded. Waits for its worker, which
+/// the answer names: one that is away is named all the same, and the browser waits with an open
+/// socket.
+async fn attach(
+    upgrade: OnUpgrade,
+    target: Target,
+    channel: ChannelId,
+    guest: Guest,
+    shared: &Shared,
+) {
+    let (metrics, limits) = (shared.metrics.clone(), shared.channel_limits);
+    let channel = Channel::plain(target, channel, limits, metrics);
+    let attached = Attached::new(channel, guest, shared.router.clone());
+    let _ = tokio::time::timeout(ATTACH_TIMEOUT, settled(attached.channel())).await;
+    let limits = shared.limits;
+    tokio::task::spawn_local(async move {
+        // A browser that hangs up before its upgrade drops the channel with this task.
+        if let Ok(upgraded) = upgrade.await {
+            browser::serve(upgraded, attached, limits).await;
+        }
+    });
 }
 
 /// The session that the request asks for.

@@ -26,7 +26,7 @@ fn all_mistakes_of_run_are_told_at_once() {
     let found = sentences(
         "gateway run --listen 8000 --workers a,b:7000 --placement ring --wat 3 \
          --placement-key xyz --max-message-bytes 99999999999 --park-timeout long \
-         --web /no/such/folder --log-format xml",
+         --hello-timeout now --web /no/such/folder --log-format xml",
     );
     let all = found.join("\n");
     for flag in [
@@ -37,6 +37,7 @@ fn all_mistakes_of_run_are_told_at_once() {
         "--placement-key",
         "--max-message-bytes",
         "--park-timeout",
+        "--hello-timeout",
         "--web",
         "--log-format",
     ] {
