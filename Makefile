@@ -1,7 +1,7 @@
 # The two commands of the README, and what they stand on. `make` alone lists them.
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check bench bench-store crowd race
+.PHONY: help demo test check bench bench-store crowd race exactly-once
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 20
@@ -43,3 +43,7 @@ crowd: ## 10,000 browsers of which 1,000 do not read and 1,000 drip their handsh
 race: ## six processes fight for the same rows, 60 s in PostgreSQL and 60 s in SQLite; prints the figures
 	cargo build -p single-state-tests --bins
 	SINGLE_STATE_TEST_RACE_SECONDS=60 cargo test -p single-state-tests --test racing racing_owners_lose_nothing -- --nocapture --test-threads 1
+
+exactly-once: ## a minute of cut connections and killed workers: what clients append arrives once; prints the figures
+	cargo build --workspace --bins
+	SINGLE_STATE_TEST_CUT_SECONDS=60 cargo test -p single-state-tests --test client -- --nocapture --test-threads 1

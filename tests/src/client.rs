@@ -3,6 +3,8 @@
 
 pub mod core;
 mod lines;
+#[cfg(test)]
+mod tests;
 
 use std::collections::BTreeMap;
 use std::time::Duration;

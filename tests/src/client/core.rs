@@ -210,10 +210,12 @@ impl Core {
         if let Err(error) = known {
             return fault(error.to_string());
         }
-        if let Some((_, rev)) = self.seen.filter(|_| welcome.resumed) {
-            self.seen = Some((welcome.epoch, rev));
-        } else if welcome.resumed {
-            return fault("resumed without having seen anything");
+        match self.seen {
+            Some((_, rev)) if welcome.resumed => self.seen = Some((welcome.epoch, rev)),
+            None if welcome.resumed => return fault("resumed without having seen anything"),
+            // Everything follows, and it has nothing that a reset could discard.
+            None => self.seen = Some((welcome.epoch, 0)),
+            Some(_) => {}
         }
         self.session = Some(welcome.session.clone());
         Ok(Heard::Welcome(welcome))
