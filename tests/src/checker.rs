@@ -208,7 +208,7 @@ impl Display for Checked {
         )?;
         writeln!(
             f,
-            "{sent} items sent, {acked} of them acknowledged, 0 lost, 0 doubled, 0 out of order"
+            "{sent} items sent; of {acked} acknowledged none is lost, of all none is twice or out of order"
         )?;
         let tests: Vec<_> = (1..=11_u8)
             .map(|number| format!("I{number} {}", tests.get(&number).unwrap_or(&0)))
