@@ -32,8 +32,7 @@ export const ACK_EVERY_BYTES = 64 * 1024;
  * @property {Position | null} seen
  * @property {number} epoch as the last welcome said
  * @property {boolean} live the hello of this connection was answered
- * @property {boolean} confirmed a welcome has agreed with the numbers; before, they are what a
- *   storage remembers, which a browser may have put back to an older time
+ * @property {boolean} restored from a storage, which a browser may have put back to an older time
  * @property {number} unreported outputs that are not acknowledged
  * @property {number} unreportedBytes
  *
@@ -74,7 +73,7 @@ export function newChannel(id) {
     seen: null,
     epoch: 0,
     live: false,
-    confirmed: true,
+    restored: false,
     unreported: 0,
     unreportedBytes: 0,
   };
@@ -87,7 +86,8 @@ export function newChannel(id) {
  * @returns {Channel}
  */
 export function restoredChannel({ id, attach, last, unacked }) {
-  return { ...newChannel(id), attach, inputs: restoredInputs(last, unacked), confirmed: false };
+  const inputs = restoredInputs(last, unacked);
+  return { ...newChannel(id), attach, inputs, restored: true };
 }
 
 /**
@@ -154,11 +154,20 @@ function received(channel, message) {
   if (message.kind === "unknown") return step(channel);
   if (!channel.live) return refuse(channel, "the server has spoken before its welcome");
   if (message.kind === "output") return output(channel, message);
-  if (message.number > channel.inputs.sent) return refuse(channel, NEVER_SENT);
+  if (message.number > channel.inputs.sent) return neverSent(channel);
   return settled(channel, message.number);
 }
 
-const NEVER_SENT = "the server has acknowledged what was never sent";
+/**
+ * The server has acknowledged more than was sent.
+ *
+ * @param {Channel} channel
+ */
+function neverSent(channel) {
+  if (!channel.restored) return refuse(channel, "the server has acknowledged what was never sent");
+  // The storage is of an older time than the session: the next numbers were used already.
+  return step(channel, [{ do: "renew", problem: "channel_expired" }]);
+}
 
 /**
  * @param {Channel} channel
@@ -167,11 +176,7 @@ const NEVER_SENT = "the server has acknowledged what was never sent";
  */
 function welcomed(channel, welcome) {
   const { epoch, resumed, applied } = welcome;
-  if (applied !== null && applied > channel.inputs.sent) {
-    if (channel.confirmed) return refuse(channel, NEVER_SENT);
-    // The storage is of an older time than the session: the next numbers were used already.
-    return step(channel, [{ do: "renew", problem: "channel_expired" }]);
-  }
+  if (applied !== null && applied > channel.inputs.sent) return neverSent(channel);
   const attached = !channel.live;
   const replaced = channel.epoch !== 0 && channel.epoch !== epoch;
   const first = channel.inputs.unacked[0]?.number ?? channel.inputs.last + 1;
@@ -180,7 +185,7 @@ function welcomed(channel, welcome) {
     return step(channel, [{ do: "renew", problem: "channel_expired" }]);
   }
   const seen = resumed && channel.seen ? { epoch, rev: channel.seen.rev } : null;
-  const welcomed = { ...channel, epoch, seen, live: true, confirmed: true };
+  const welcomed = { ...channel, epoch, seen, live: true };
   const { channel: next, effects } = settled(welcomed, applied ?? 0);
   // The gateway itself brings what it has taken to a new owner; what it never got, goes again only
   // over a new connection.

@@ -94,7 +94,7 @@ export function converse({ url, store, restored, page, environment }) {
       if (code === ENDED_CODE) renew("ended");
       else if (code === TOO_LONG_CODE) renew("too_long");
       // A stale number of the storage, or a tab that had no lock to say that it lives.
-      else if (code === SUPERSEDED_CODE && !channel.confirmed) renew("channel_expired");
+      else if (code === SUPERSEDED_CODE && channel.restored) renew("channel_expired");
       else return false;
       return true;
     },

@@ -106,6 +106,8 @@ export class Model {
     channels.set(cable.channel ?? "", number);
     if (body.tag === "append") items.push(body.item);
     this.assign(body.tag === "append" ? "count" : body.key, body.tag === "append" ? items.length : body.value);
+    // When this owner dies before it commits, its key is gone, and must go from every page.
+    this.assign(`of ${this.epoch}`, number);
     this.attached.forEach((tab) => this.pump(tab));
   }
 
@@ -119,9 +121,12 @@ export class Model {
 
   /** @param {Cable} cable */
   pump(cable) {
-    for (const [key, { rev, value }] of this.state.log) {
+    // What is committed stays until the commit that replaces it: else a page that saw what lies
+    // between, and not the replacement, would resume at the next owner without either.
+    const entries = [...this.committed.log, ...this.state.log].sort(([, a], [, b]) => a.rev - b.rev);
+    for (const [key, { rev, value }] of entries) {
       if (rev <= cable.seen.rev) continue;
-      say(cable, rev, { tag: "assign", key, value });
+      say(cable, rev, { tag: "assign", key, value, rev });
       cable.seen.rev = rev;
     }
   }

@@ -128,6 +128,24 @@ test("a reload waits until the page before it has let go of the channel", async 
   assert.deepEqual(late.browser.socket.inputs, [[1, add(1)]]);
 });
 
+test("with Web Locks a tab that crashed finds its numbers and its input again", async () => {
+  const before = openPage({}, fakeBrowser({ locks: new FakeLocks() }));
+  await rest();
+  before.browser.socket.welcome();
+  void before.session.publish(add(1));
+  before.browser.socket.say("ack", 1);
+  for (const input of [[], [add(2)]]) {
+    input.forEach((message) => void before.session.publish(message));
+    const storage = before.browser.storage.copy();
+    const { browser, session } = openPage({}, fakeBrowser({ locks: new FakeLocks(), storage }));
+    await rest();
+    browser.socket.welcome({ applied: 1 });
+    void session.publish(add(3));
+    const numbers = browser.socket.inputs.map(([number, { amount }]) => [number, amount]);
+    assert.deepEqual(numbers, input.length === 0 ? [[2, 3]] : [[2, 2], [3, 3]]);
+  }
+});
+
 test("a copy of a tab begins its own channel, without the input that is the other's", async () => {
   const locks = new FakeLocks();
   const first = openPage({}, fakeBrowser({ locks }));
@@ -199,7 +217,7 @@ test("a reload whose attach is too low begins another channel instead of giving 
   assert.equal(browser.socket.hello.attach, 1);
   assert.deepEqual(browser.socket.inputs, [[1, add(3)]]);
   browser.socket.fall(4409);
-  assert.equal(session.view.connection.status, "closed", "but once it was welcome, it gives up");
+  assert.equal(session.view.connection.status, "closed", "but not of a channel that is its own");
 });
 
 test("when the storage is full, the page goes on in memory and says so once", async () => {
