@@ -116,11 +116,13 @@ async fn a_training_goes_on_from_its_last_save_when_its_worker_is_killed() -> Re
     dev.wait_until_saved(worker).await?;
 
     // From here on the page notes the earliest step that it shows.
-    let watch = "window.earliest = Infinity; const shown = document.getElementById('train-done'); \
+    // What is shown of a full picture may be another element than before.
+    let watch = "window.earliest = Infinity; \
+        const shown = () => Number(document.getElementById('train-done')?.textContent ?? NaN); \
         new MutationObserver(() => { \
-            window.earliest = Math.min(earliest, Number(shown.textContent)); \
-        }).observe(shown, {characterData: true, childList: true, subtree: true}); \
-        return Number(shown.textContent)";
+            if (shown() < earliest) window.earliest = shown(); \
+        }).observe(document.getElementById('app'), {characterData: true, childList: true, subtree: true}); \
+        return shown()";
     let before = browser.run(watch).await?;
     dev.kill_worker(worker)?;
     browser.wait_text_that("#notice", |text| text.contains("was restarted. Your session")).await?;
