@@ -35,6 +35,14 @@ pub(crate) struct Entry {
     pub(crate) binary: bool,
     /// Key and where its value begins in `body`; absent for an event.
     pub(crate) key: Option<(Box<str>, usize)>,
+    /// The newer value of its key: it is kept only until that is committed.
+    replaced_by: Option<Revision>,
+}
+
+impl Entry {
+    pub(crate) fn new(body: Bytes, binary: bool, key: Option<(Box<str>, usize)>) -> Self {
+        Self { body, binary, key, replaced_by: None }
+    }
 }
 
 /// When an output may leave.
@@ -72,6 +80,12 @@ pub(crate) struct OutputLog {
     dropped: Revision,
     /// What is said is held at first.
     gated: bool,
+    /// Revision of the newest snapshot. What is in one and replaced since then is still told to
+    /// tabs, until its replacement is committed: the next owner may know nothing newer, and a tab
+    /// that goes on there must not have passed it by.
+    snapshot: Revision,
+    /// How many replaced values are kept.
+    replaced: usize,
 }
 
 impl OutputLog {
@@ -87,7 +101,7 @@ impl OutputLog {
         dropped: Revision,
         entries: impl Iterator<Item = (Revision, Entry)>,
     ) -> Self {
-        let mut log = Self { gated, revision, dropped, ..Self::default() };
+        let mut log = Self { gated, revision, dropped, snapshot: revision, ..Self::default() };
         for (revision, entry) in entries {
             if let Some((key, _)) = &entry.key {
                 log.keys.insert(key.clone(), revision);
@@ -114,16 +128,34 @@ impl OutputLog {
         self.dropped
     }
 
-    /// All entries in order, with the revisions that those held get by [`OutputLog::number_held`].
-    pub(crate) fn entries(&self) -> impl ExactSizeIterator<Item = (Revision, &Entry)> {
+    /// What a snapshot has to contain, in order, with the revisions that those held get by
+    /// [`OutputLog::begin_snapshot`].
+    pub(crate) fn entries(&self) -> impl Iterator<Item = (Revision, &Entry)> {
         let numbered = self.entries.len() - self.held_entries();
-        self.entries.iter().enumerate().map(move |(at, (revision, entry))| {
+        let entries = self.entries.iter().enumerate().map(move |(at, (revision, entry))| {
             let held = at.checked_sub(numbered).map(|at| self.revision.0 + at as u64 + 1);
             (held.map_or(*revision, Revision), entry)
-        })
+        });
+        entries.filter(|(_, entry)| entry.replaced_by.is_none())
     }
 
-    /// Gives revisions to what is held: a snapshot is about to contain it.
+    /// A snapshot contains everything up to now, and what was held has its revision.
+    pub(crate) fn begin_snapshot(&mut self) {
+        self.number_held();
+        self.snapshot = self.revision;
+    }
+
+    /// The newest snapshot is committed: what it replaces is not needed any more.
+    pub(crate) fn committed(&mut self) {
+        if self.replaced == 0 {
+            return;
+        }
+        let snapshot = self.snapshot;
+        self.entries.retain(|(_, entry)| entry.replaced_by.is_none_or(|by| by > snapshot));
+        self.replaced = self.entries.iter().filter(|(_, e)| e.replaced_by.is_some()).count();
+    }
+
+    /// Gives revisions to what is held.
     pub(crate) fn number_held(&mut self) {
         let first = self.entries.len() - self.held_entries();
         for (revision, entry) in self.entries.range_mut(first..) {
@@ -133,6 +165,13 @@ impl OutputLog {
                 && let Some(newest) = self.keys.get_mut(key)
             {
                 *newest = self.revision;
+            }
+        }
+        for (_, entry) in self.entries.iter_mut().take(first) {
+            if entry.replaced_by.is_some_and(|by| by > HELD)
+                && let Some((key, _)) = &entry.key
+            {
+                entry.replaced_by = self.keys.get(key).copied();
             }
         }
         self.first_event = self.find_first_event();
@@ -171,30 +210,24 @@ impl OutputLog {
 
     /// Sets `key`: `body` is the whole message, the value begins at `value_at` and ends before the
     /// closing brace.
-    pub(crate) fn assign(&mut self, key: &str, body: Bytes, value_at: usize, leaves: Leaves) {
+    pub(crate) fn assign(&mut self, key_text: &str, body: Bytes, value_at: usize, leaves: Leaves) {
         let revision = self.next_revision(leaves);
-        let previous = match self.keys.get_mut(key) {
+        let previous = match self.keys.get_mut(key_text) {
             Some(newest) => Some(std::mem::replace(newest, revision)),
             None => {
-                self.keys.insert(key.into(), revision);
+                self.keys.insert(key_text.into(), revision);
                 None
             }
         };
-        let replaced = previous.and_then(|revision| self.remove(revision));
-        let key = match replaced {
-            Some(Entry { body, key: Some((key, _)), .. }) => {
-                self.value_bytes -= body.len();
-                key
-            }
-            _ => key.into(),
-        };
-        self.push(revision, Entry { body, binary: false, key: Some((key, value_at)) });
+        let key = previous.and_then(|previous| self.replace(previous, revision));
+        let key = key.unwrap_or_else(|| key_text.into());
+        self.push(revision, Entry::new(body, false, Some((key, value_at))));
     }
 
     /// Adds an event.
     pub(crate) fn event(&mut self, binary: bool, body: Bytes, leaves: Leaves) {
         let revision = self.next_revision(leaves);
-        self.push(revision, Entry { body, binary, key: None });
+        self.push(revision, Entry::new(body, binary, None));
     }
 
     /// The current value of `key`, as JSON.
@@ -239,9 +272,18 @@ impl OutputLog {
         self.entries.insert(self.entries.len() - behind, (revision, entry));
     }
 
-    fn remove(&mut self, revision: Revision) -> Option<Entry> {
-        let position = self.position(revision).ok()?;
-        self.entries.remove(position).map(|(_, entry)| entry)
+    /// The value at `previous` has a newer one. Returns its key, if it is not needed any more.
+    fn replace(&mut self, previous: Revision, by: Revision) -> Option<Box<str>> {
+        let position = self.position(previous).ok()?;
+        let (_, entry) = self.entries.get_mut(position)?;
+        self.value_bytes -= entry.body.len();
+        if previous <= self.snapshot {
+            entry.replaced_by = Some(by);
+            self.replaced += 1;
+            return None;
+        }
+        let (_, Entry { key, .. }) = self.entries.remove(position)?;
+        key.map(|(key, _)| key)
     }
 
     /// Whether a tab that saw everything up to `seen` can go on from there without loss.
@@ -428,8 +470,35 @@ mod tests {
         assert!(restored.can_resume(Revision(2)) && !restored.can_resume(Revision(1)));
         assign(&mut restored, "a", "2");
         assert_eq!(restored.values(), (1, 4));
-        assert_eq!(read(&restored, &mut Cursor::default()), ["two", "a=2}"]);
+        assert_eq!(read(&restored, &mut Cursor::default()), ["a=1}", "two", "a=2}"]);
         restored.clear();
         assert_eq!((restored.revision(), restored.entries().count()), (Revision(4), 0));
+    }
+
+    #[test]
+    fn a_committed_value_is_told_until_its_replacement_is_committed_too() {
+        for gated in [false, true] {
+            let mut log = OutputLog::new(gated);
+            assign(&mut log, "a", "1");
+            assign(&mut log, "b", "1");
+            log.begin_snapshot();
+            log.committed();
+            assign(&mut log, "a", "2");
+            assign(&mut log, "a", "3");
+            let mut slow = Cursor::default();
+            let first = log.next(slow, log.revision()).map(|(_, entry)| entry.body.clone());
+            assert_eq!(first.unwrap(), "a=1}", "the next owner may know nothing newer");
+            assert_eq!(log.value("a").unwrap(), "3");
+            log.begin_snapshot();
+            assign(&mut log, "a", "4");
+            assert_eq!(log.entries().count(), 2, "a snapshot has the newest only");
+            log.committed();
+            log.number_held();
+            assert_eq!(read(&log, &mut slow), ["b=1}", "a=3}", "a=4}"]);
+            log.begin_snapshot();
+            log.committed();
+            assert_eq!(read(&log, &mut Cursor::default()), ["b=1}", "a=4}"]);
+            assert_eq!(log.values(), (2, 8));
+        }
     }
 }

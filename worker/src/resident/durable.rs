@@ -100,8 +100,8 @@ impl Resident {
         };
         if state.saving.is_gated() {
             state.gate = Some(state.log.revision());
-            state.log.number_held();
         }
+        state.log.begin_snapshot();
         for channel in &mut state.channels {
             channel.saving = channel.applied;
             channel.unsaved_bytes = 0;
@@ -130,6 +130,7 @@ impl Resident {
         state.saving.done();
         state.confirmed = Instant::now();
         state.gate = None;
+        state.log.committed();
         (state.holding, state.strikes) = (false, 0);
         state.careful = state.careful_until.is_some_and(|until| until > Instant::now());
         if state.saving.durability() != Durability::Memory {
@@ -281,8 +282,7 @@ impl State {
     fn restore_log(&mut self, kept: &Kept<'_>) {
         let entries = kept.outputs.iter().map(|output| {
             let key = output.key.as_ref().map(|(key, at)| (key.as_ref().into(), *at as usize));
-            let entry = Entry { body: output.body.clone(), binary: output.binary, key };
-            (Revision(output.rev), entry)
+            (Revision(output.rev), Entry::new(output.body.clone(), output.binary, key))
         });
         let (revision, dropped) = (Revision(kept.revision), Revision(kept.dropped));
         self.log = OutputLog::restore(self.saving.is_gated(), revision, dropped, entries);
