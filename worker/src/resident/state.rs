@@ -313,7 +313,8 @@ impl State {
     pub(super) fn receive(&mut self, key: ChannelKey, input: Input) {
         let room = self.mailbox.len() < MAILBOX;
         let Some(channel) = self.channel(key) else { return };
-        match channel.half.receive(input.number) {
+        let number = input.number;
+        match channel.half.receive(number) {
             Verdict::Apply if room && channel.waiting.is_empty() => {
                 if self.mailbox.capacity() == 0 {
                     // Most sessions never have two messages that wait.
@@ -324,7 +325,8 @@ impl State {
             }
             Verdict::Apply => channel.waiting.push_back(input),
             Verdict::Duplicate => {
-                channel.ack_due = channel.durable.is_some();
+                // Applied is not enough: its commit may be on its way.
+                channel.ack_due |= channel.durable.is_some_and(|durable| number <= durable);
                 if let Some((_, tab)) = &channel.tab {
                     tab.consumed(input.body.len());
                 }
