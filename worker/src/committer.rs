@@ -19,14 +19,14 @@ use std::time::Duration;
 
 use single_state_node::turn::give_way;
 use single_state_store::{
-    Claim, Claimed, MAX_BATCH, Manners, Save, Saved, SharedStore, StoreError,
+    Claim, Claimed, MAX_BATCH, Manners, Save, Saved, SharedStore, Standing, StoreError,
 };
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use crate::history::{Deed, History};
 use crate::metrics::Metrics;
-use crate::ownership::Ownership;
+use crate::ownership::{CONFIRMED_FOR, Ownership};
 use crate::resident::{Resident, Snapshot};
 
 /// Bytes of one batch; a single larger save is one by itself.
@@ -225,8 +225,14 @@ impl Committer {
         match outcome {
             Ok(outcomes) => {
                 self.succeeded(outcomes.len());
+                // The process may have stood still meanwhile: then an answer says how it was (R5).
+                let is_old = began.elapsed() > CONFIRMED_FOR;
                 for ((resident, save), saved) in batch.zip(outcomes) {
-                    self.saved(resident, save, saved, asked);
+                    if is_old && saved == Saved::Done {
+                        tokio::task::spawn_local(self.clone().confirm(resident, save, asked));
+                    } else {
+                        self.saved(resident, save, saved, asked);
+                    }
                 }
             }
             Err(error) => self.failed(batch, &error),
@@ -272,6 +278,17 @@ impl Committer {
                 tokio::task::spawn_local(self.clone().return_to_row(resident, save));
             }
         }
+    }
+
+    /// A save was committed, and nothing of it is said before the session is known to be ours still.
+    async fn confirm(self: Rc<Self>, resident: Rc<Resident>, save: Save, asked: u64) {
+        let saved = match self.ownership.confirm(&resident.id, resident.epoch).await {
+            Ok(Standing::Fenced) => Saved::Fenced,
+            // Where the store is away again, the commit is a commit all the same.
+            _ => Saved::Done,
+        };
+        self.saved(resident, save, saved, asked);
+        self.changed.notify_one();
     }
 
     /// The batch goes again, with the same bytes, when the pause is over.
