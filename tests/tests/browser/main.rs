@@ -2,6 +2,7 @@
 //!
 //! Screenshots are written to `tests/browser/output/`, for a person to look at.
 
+mod faults;
 mod kept;
 
 use std::path::{Path, PathBuf};
