@@ -278,7 +278,7 @@ impl WorkerLink {
             Event::GoAway(code) => {
                 tracing::info!(worker.index = self.index.0, reason = ?code, "worker goes away");
             }
-            Event::Open(..) | Event::Recall(_) | Event::Topology(_) => {
+            Event::Open(..) | Event::Recall(_) | Event::Topology(_) | Event::Skipped(_) => {
                 unreachable!("the link refuses what only gateways send")
             }
         }

@@ -9,7 +9,7 @@
 //!                   gone              gone                  gone
 //! ```
 //!
-//! Both sides keep the same picture: the gateway moves when it sends OPEN, RECALL and when the
+//! RECALL may come again while the stream is recalled. Both sides keep the same picture: the gateway moves when it sends OPEN, RECALL and when the
 //! answers arrive, the worker when they arrive and when it answers.
 
 use bytes::{Bytes, BytesMut};

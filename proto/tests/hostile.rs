@@ -6,7 +6,9 @@ mod pair;
 use bytes::Bytes;
 use single_state_proto::decoder::Decoder;
 use single_state_proto::error::{LinkError, Malformed};
-use single_state_proto::frame::{CloseCode, Data, Frame, GoAway, Refused, ResetCode, Start};
+use single_state_proto::frame::{
+    CloseCode, Data, Frame, GoAway, Refused, ResetCode, Skipped, Start,
+};
 use single_state_proto::id::{Generation, StreamId};
 use single_state_proto::limits::{HEAD_LEN, MAX_MESSAGE, MAX_PAYLOAD, MESSAGE_COST, WINDOW};
 use single_state_proto::link::{Side, goaway_for};
@@ -112,6 +114,7 @@ fn kinds_that_only_the_other_side_sends_end_the_link() {
         (Side::Gateway, Frame::Open(StreamId(9), Box::new(open("alice")))),
         (Side::Gateway, Frame::Recall(id)),
         (Side::Gateway, Frame::Topology(topology)),
+        (Side::Gateway, Frame::Skipped(Skipped::default())),
         (Side::Worker, Frame::Opened(id, opened())),
         (Side::Worker, Frame::Refused(id, Refused::WrongOwner)),
         (Side::Worker, Frame::Moved(id)),
@@ -123,11 +126,15 @@ fn kinds_that_only_the_other_side_sends_end_the_link() {
 }
 
 #[test]
-fn a_second_recall_ends_the_link() {
+fn a_stream_may_be_recalled_again_but_not_before_it_is_open() {
     let mut pair = Pair::connected();
     let id = pair.attach();
-    pair.inject(Side::Worker, Frame::Recall(id)).unwrap();
-    check_refused(&mut pair, Side::Worker, Frame::Recall(id), "which was recalled");
+    for _ in 0..2 {
+        pair.inject(Side::Worker, Frame::Recall(id)).unwrap();
+    }
+    let opening = StreamId(9);
+    pair.inject(Side::Worker, Frame::Open(opening, Box::new(open("alice")))).unwrap();
+    check_refused(&mut pair, Side::Worker, Frame::Recall(opening), "which is not attached yet");
 }
 
 #[test]
@@ -255,7 +262,7 @@ fn a_head_that_promises_a_payload_reserves_nothing_for_it() {
 
 #[test]
 fn unknown_kinds_are_refused_by_their_head_alone() {
-    for kind in [0, 17, 255] {
+    for kind in [0, 18, 255] {
         let mut decoder = Decoder::new();
         decoder.buffer().extend_from_slice(&[0, 0, 9, kind, 0, 0, 0, 0]);
         assert_eq!(decoder.buffer().len(), HEAD_LEN);

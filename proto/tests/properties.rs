@@ -15,7 +15,8 @@ use single_state_proto::credit::message_cost;
 use single_state_proto::decoder::Decoder;
 use single_state_proto::error::Malformed;
 use single_state_proto::frame::{
-    CloseCode, Data, Durability, Frame, GoAway, Hello, Open, Opened, Refused, ResetCode, Start,
+    CloseCode, Data, Durability, Frame, GoAway, Hello, Open, Opened, Refused, ResetCode, Skipped,
+    Start,
 };
 use single_state_proto::id::{
     Attach, ConnectionId, Epoch, Generation, Incarnation, InputNumber, Revision, StreamId,
@@ -81,10 +82,15 @@ fn hello() -> impl Strategy<Value = Hello> {
     )
 }
 
+fn skipped() -> impl Strategy<Value = Skipped> {
+    (vec(index(), 0..10), vec(index(), 0..10))
+        .prop_map(|(down, passed_over)| Skipped { down, passed_over })
+}
+
 fn open() -> impl Strategy<Value = Open> {
     let names = ("[A-Za-z0-9_-]{1,64}", "[A-Za-z0-9_-]{8,64}", option::of(".{0,40}"));
     let seen = option::of(any::<(u64, u64)>());
-    (names, any::<[u64; 4]>(), vec(index(), 0..10), seen, any::<(bool, bool, u32)>()).prop_map(
+    (names, any::<[u64; 4]>(), skipped(), seen, any::<(bool, bool, u32)>()).prop_map(
         |((session, channel, identity), numbers, skipped, seen, (fresh, recovered, window))| Open {
             session: session.parse().expect("a session id"),
             channel: channel.parse().expect("a channel id"),
@@ -127,6 +133,7 @@ fn refused() -> impl Strategy<Value = Refused> {
             Refused::Forbidden,
             Refused::Superseded,
             Refused::TooManyChannels,
+            Refused::TooNew,
         ]),
     ]
 }
@@ -169,6 +176,7 @@ fn frame_of_fields() -> impl Strategy<Value = Frame> {
         1 => (stream(), answer()).prop_map(|(id, opened)| Frame::Opened(id, opened)),
         1 => (stream(), refused()).prop_map(|(id, refused)| Frame::Refused(id, refused)),
         1 => topology().prop_map(Frame::Topology),
+        1 => skipped().prop_map(Frame::Skipped),
     ]
 }
 

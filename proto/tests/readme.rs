@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use bytes::{Bytes, BytesMut};
 use single_state_proto::decoder::Decoder;
 use single_state_proto::frame::{CloseCode, Data, Frame, GoAway, Hello, Open, ResetCode, Start};
-use single_state_proto::frame::{Kind, Refused};
+use single_state_proto::frame::{Kind, Refused, Skipped};
 use single_state_proto::id::{Attach, ConnectionId, Epoch, Generation, Incarnation, StreamId};
 use single_state_proto::id::{SessionId, WorkerIndex};
 use single_state_proto::key::{LinkKeys, Nonce};
@@ -80,7 +80,7 @@ fn the_examples_are_what_the_crate_writes_and_reads() {
         attach: Attach(1),
         connection: ConnectionId(0x1122_3344_5566_7788),
         generation: Generation(7),
-        skipped: vec![WorkerIndex(3)],
+        skipped: Skipped { down: vec![WorkerIndex(3)], ..Skipped::default() },
         seen: None,
         min_epoch: Epoch(0),
         fresh: false,
@@ -131,6 +131,7 @@ fn the_kinds_have_their_numbers() {
         ("PONG", Kind::Pong),
         ("GOAWAY", Kind::GoAway),
         ("PROOF", Kind::Proof),
+        ("SKIPPED", Kind::Skipped),
     ] {
         check_row(kind as u8, format!("`{name}`"));
     }

@@ -107,6 +107,7 @@ impl GatewayLink {
             Event::Topology(topology) => registry.learn(topology),
             // Gateways ask for sessions back when the number of workers changes, which it cannot yet.
             Event::Recall(_) => {}
+            Event::Skipped(_) => {}
             Event::GoAway(code) => tracing::info!(reason = ?code, "gateway goes away"),
             Event::Opened(..) | Event::Refused(..) | Event::Moved(_) => {
                 unreachable!("the link refuses what only workers send")

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use serde_json::{Map, Value};
 use single_state_proto::channel::ClientHalf;
-use single_state_proto::frame::{CloseCode, Durability, Open, Opened, Refused, ResetCode};
+use single_state_proto::frame::{CloseCode, Durability, Open, Opened, Refused, ResetCode, Skipped};
 use single_state_proto::id::{
     Attach, ConnectionId, Epoch, Generation, Incarnation, InputNumber, Revision, WorkerIndex,
 };
@@ -397,7 +397,7 @@ impl Wire {
             attach: Attach(1),
             connection: ConnectionId(self.number),
             generation: Generation(1),
-            skipped: Vec::new(),
+            skipped: Skipped::default(),
             seen: state.seen,
             min_epoch: state.seen.map_or(Epoch(0), |(epoch, _)| epoch),
             fresh: self.number == 1 && !state.recovered,

@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use single_state_node::link::LinkHandle;
 use single_state_proto::browser::ResetReason;
-use single_state_proto::frame::{CloseCode, Open, Opened, Refused, ResetCode};
+use single_state_proto::frame::{CloseCode, Open, Opened, Refused, ResetCode, Skipped};
 use single_state_proto::id::{Attach, Generation, InputNumber, Revision, StreamId};
 use single_state_proto::limits::WINDOW;
 use single_state_proto::link::Message;
@@ -24,7 +24,7 @@ impl Channel {
             attach: state.numbered.as_ref().map_or(Attach(1), |numbered| numbered.attach),
             connection: self.connection,
             generation,
-            skipped: Vec::new(),
+            skipped: Skipped::default(),
             seen: state.seen,
             min_epoch: state.epoch,
             fresh: state.fresh,
@@ -70,6 +70,7 @@ impl Channel {
             Refused::Forbidden => (4403, "this session belongs to another identity"),
             Refused::Superseded => (4409, "a newer connection holds this channel"),
             Refused::TooManyChannels => (4429, "this session is open in too many places"),
+            Refused::TooNew => return Some(2000),
         };
         self.close_with(&mut state, code, reason);
         None

@@ -27,10 +27,11 @@ pub enum Kind {
     Pong = 14,
     GoAway = 15,
     Proof = 16,
+    Skipped = 17,
 }
 
 impl Kind {
-    const ALL: [Self; 16] = [
+    const ALL: [Self; 17] = [
         Self::Hello,
         Self::Open,
         Self::Opened,
@@ -47,6 +48,7 @@ impl Kind {
         Self::Pong,
         Self::GoAway,
         Self::Proof,
+        Self::Skipped,
     ];
 
     fn from_wire(number: u8) -> Result<Self, Malformed> {
@@ -95,6 +97,6 @@ mod tests {
             assert_eq!(Kind::from_wire(kind as u8), Ok(kind));
         }
         assert_eq!(Kind::from_wire(0), Err(Malformed::Kind(0)));
-        assert_eq!(Kind::from_wire(17), Err(Malformed::Kind(17)));
+        assert_eq!(Kind::from_wire(18), Err(Malformed::Kind(18)));
     }
 }

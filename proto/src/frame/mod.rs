@@ -5,6 +5,7 @@ mod field;
 mod head;
 mod hello;
 mod open;
+mod skipped;
 mod topology;
 
 use std::fmt;
@@ -18,6 +19,7 @@ pub(crate) use self::head::Head;
 pub use self::head::Kind;
 pub use self::hello::Hello;
 pub use self::open::{Durability, Open, Opened, Refused};
+pub use self::skipped::Skipped;
 use crate::error::Malformed;
 use crate::id::StreamId;
 use crate::key::Proof;
@@ -53,6 +55,8 @@ pub enum Frame {
     Close(StreamId, CloseCode),
     /// Gateway: the newest topology it knows.
     Topology(Topology),
+    /// Gateway: the workers that it passes over now.
+    Skipped(Skipped),
     /// Answer with PONG and the same number.
     Ping(u64),
     /// Answer to PING.
@@ -134,6 +138,8 @@ codes! {
         Version = 5,
         /// The other side has not shown that it has a link key of this one.
         Unauthenticated = 6,
+        /// The other side has another list of workers under the same generation (R4).
+        OtherTopology = 7,
     }
 }
 
@@ -147,6 +153,7 @@ impl fmt::Display for GoAway {
             Self::WrongIndex => "the peer has another worker index",
             Self::Version => "the peer speaks other versions of the link protocol",
             Self::Unauthenticated => "the peer does not take the link key of this process",
+            Self::OtherTopology => "the peer has another list of workers with the same generation",
         })
     }
 }
@@ -167,6 +174,7 @@ impl Frame {
             Self::Opened(_, opened) => opened.encode(out),
             Self::Refused(_, refused) => refused.encode(out),
             Self::Topology(topology) => topology::put_topology(out, topology),
+            Self::Skipped(skipped) => skipped.encode(out),
             Self::Ack(_, number) | Self::Ping(number) | Self::Pong(number) => out.put_u64(*number),
             Self::Credit(_, bytes) => out.put_u32(*bytes),
             Self::Reset(_, code) => out.put_u8(*code as u8),
@@ -199,6 +207,7 @@ impl Frame {
                 Self::Close(stream, CloseCode::from_wire(Fields::new("CLOSE", payload).u8()?)?)
             }
             Kind::Topology => Self::Topology(topology::decode(payload)?),
+            Kind::Skipped => Self::Skipped(Skipped::decode(payload)?),
             Kind::Ping => Self::Ping(number("PING", payload)?),
             Kind::Pong => Self::Pong(number("PONG", payload)?),
             Kind::Proof => Self::Proof(Proof(Fields::new("PROOF", payload).bytes()?)),
@@ -222,6 +231,7 @@ impl Frame {
             Self::Reset(stream, _) => (Kind::Reset, *stream),
             Self::Close(stream, _) => (Kind::Close, *stream),
             Self::Topology(_) => (Kind::Topology, link),
+            Self::Skipped(_) => (Kind::Skipped, link),
             Self::Ping(_) => (Kind::Ping, link),
             Self::Pong(_) => (Kind::Pong, link),
             Self::GoAway(_) => (Kind::GoAway, link),

@@ -3,6 +3,7 @@
 use bytes::{BufMut, Bytes};
 
 use super::field::{Fields, put_option, put_text};
+use super::skipped::Skipped;
 use super::topology::{get_topology, put_topology};
 use crate::error::Malformed;
 use crate::id::{
@@ -24,8 +25,8 @@ pub struct Open {
     pub connection: ConnectionId,
     /// Generation of the topology by which this worker was chosen.
     pub generation: Generation,
-    /// Workers that the gateway calls down, because of which this one was chosen.
-    pub skipped: Vec<WorkerIndex>,
+    /// Workers that placement passed over, because of which this one was chosen.
+    pub skipped: Skipped,
     /// Last output that the client has; absent: it has nothing and wants the full picture.
     pub seen: Option<(Epoch, Revision)>,
     /// Highest epoch of the session that this gateway saw.
@@ -47,10 +48,7 @@ impl Open {
         out.put_u64(self.attach.0);
         out.put_u64(self.connection.0);
         out.put_u64(self.generation.0);
-        out.put_u16(self.skipped.len() as u16);
-        for index in &self.skipped {
-            out.put_u16(index.0);
-        }
+        self.skipped.encode(out);
         put_option(out, self.seen, |out, (epoch, revision)| {
             out.put_u64(epoch.0);
             out.put_u64(revision.0);
@@ -70,9 +68,7 @@ impl Open {
             attach: Attach(fields.u64()?),
             connection: ConnectionId(fields.u64()?),
             generation: Generation(fields.u64()?),
-            skipped: (0..fields.u16()?)
-                .map(|_| fields.u16().map(WorkerIndex))
-                .collect::<Result<_, _>>()?,
+            skipped: Skipped::take(&mut fields)?,
             seen: fields.option(|f| Ok((Epoch(f.u64()?), Revision(f.u64()?))))?,
             min_epoch: Epoch(fields.u64()?),
             fresh: fields.bool()?,
@@ -163,6 +159,8 @@ pub enum Refused {
     Superseded,
     /// The session has as many channels as it may.
     TooManyChannels,
+    /// A newer version of the app has saved the session: a worker that was upgraded has to take it.
+    TooNew,
 }
 
 impl Refused {
@@ -182,6 +180,7 @@ impl Refused {
             Self::Forbidden => out.put_u8(5),
             Self::Superseded => out.put_u8(6),
             Self::TooManyChannels => out.put_u8(7),
+            Self::TooNew => out.put_u8(8),
         }
     }
 
@@ -198,6 +197,7 @@ impl Refused {
             5 => Self::Forbidden,
             6 => Self::Superseded,
             7 => Self::TooManyChannels,
+            8 => Self::TooNew,
             _ => return Err(Malformed::Field("a refusal that is none")),
         })
     }

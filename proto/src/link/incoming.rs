@@ -78,6 +78,9 @@ impl Link {
             }
             Frame::Open(id, _) => Err(unexpected("OPEN", id, "which only gateways send")),
             Frame::Recall(id) => Err(unexpected("RECALL", id, "which only gateways send")),
+            Frame::Skipped(_) => {
+                Err(unexpected("SKIPPED", StreamId(0), "which only gateways send"))
+            }
             _ => Err(unexpected("TOPOLOGY", StreamId(0), "which only gateways send")),
         }
     }
@@ -95,7 +98,8 @@ impl Link {
                 Ok(())
             }
             Frame::Recall(id) => {
-                if let Some(stream) = self.find(id, "RECALL", &[Phase::Open])? {
+                let attached = [Phase::Open, Phase::Recalled];
+                if let Some(stream) = self.find(id, "RECALL", &attached)? {
                     stream.phase = Phase::Recalled;
                     self.events.push_back(Event::Recall(id));
                 }
@@ -103,6 +107,10 @@ impl Link {
             }
             Frame::Topology(topology) => {
                 self.events.push_back(Event::Topology(topology));
+                Ok(())
+            }
+            Frame::Skipped(skipped) => {
+                self.events.push_back(Event::Skipped(skipped));
                 Ok(())
             }
             Frame::Opened(id, _) => Err(unexpected("OPENED", id, "which only workers send")),

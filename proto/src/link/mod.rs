@@ -25,7 +25,7 @@ use rustc_hash::FxHashMap;
 use self::pulse::Pulse;
 use crate::error::LinkError;
 use crate::frame::{
-    CloseCode, Frame, GoAway, Hello, Open, Opened, Refused, ResetCode, Start, encode_data,
+    CloseCode, Frame, GoAway, Hello, Open, Opened, Refused, ResetCode, Skipped, Start, encode_data,
 };
 use crate::id::StreamId;
 use crate::key::LinkKeys;
@@ -70,6 +70,8 @@ pub enum Event {
     Closed(StreamId, CloseCode),
     /// To a worker: the newest topology the gateway knows.
     Topology(Topology),
+    /// To a worker: the workers that the gateway passes over now, in place of what it said before.
+    Skipped(Skipped),
     /// The peer takes no new streams.
     GoAway(GoAway),
 }
@@ -225,10 +227,11 @@ impl Link {
         }
     }
 
-    /// Gateway: the worker shall commit and release the stream's session.
+    /// Gateway: the worker shall commit and release the stream's session. Said again, it is asked
+    /// again: a worker that could not commit in time goes on with the session (R18).
     pub fn recall(&mut self, id: StreamId) {
         if let Some(stream) = self.streams.get_mut(&id)
-            && stream.phase == Phase::Open
+            && stream.phase != Phase::Opening
         {
             stream.phase = Phase::Recalled;
             Frame::Recall(id).encode(&mut self.out);
@@ -264,6 +267,11 @@ impl Link {
     /// Gateway: tells the worker, once it is connected, the newest topology.
     pub fn topology(&mut self, topology: Topology) {
         Frame::Topology(topology).encode(&mut self.urgent);
+    }
+
+    /// Gateway: tells the worker which ones are passed over now.
+    pub fn skipped(&mut self, skipped: Skipped) {
+        Frame::Skipped(skipped).encode(&mut self.urgent);
     }
 
     /// Takes no new streams from now on, and tells the peer so.

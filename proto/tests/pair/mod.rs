@@ -13,7 +13,7 @@ use bytes::{Bytes, BytesMut};
 use single_state_proto::credit::message_cost;
 use single_state_proto::decoder::Decoder;
 use single_state_proto::error::LinkError;
-use single_state_proto::frame::{Durability, Frame, Hello, Open, Opened};
+use single_state_proto::frame::{Durability, Frame, Hello, Open, Opened, Skipped};
 use single_state_proto::id::{
     Attach, ConnectionId, Epoch, Generation, Incarnation, InputNumber, Revision, StreamId,
     WorkerIndex,
@@ -361,7 +361,7 @@ pub(crate) fn open(session: &str) -> Open {
         attach: Attach(1),
         connection: ConnectionId(7),
         generation: Generation(1),
-        skipped: Vec::new(),
+        skipped: Skipped::default(),
         seen: None,
         min_epoch: Epoch(0),
         fresh: false,

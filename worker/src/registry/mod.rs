@@ -111,7 +111,7 @@ impl Registry {
             }
             None => {
                 let (session, min_epoch) = (open.session.clone(), open.min_epoch);
-                let (fresh, down) = (open.fresh, open.skipped.clone());
+                let (fresh, down) = (open.fresh, open.skipped.down.clone());
                 let loading = Loading { waiting: vec![(open, tab)], ..Loading::default() };
                 sessions.insert(session.clone(), Entry::Loading(Box::new(loading)));
                 drop(sessions);

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use single_state_proto::channel::Input;
-use single_state_proto::frame::{CloseCode, Durability, Open, Opened, Refused, ResetCode};
+use single_state_proto::frame::{CloseCode, Durability, Open, Opened, Refused, ResetCode, Skipped};
 use single_state_proto::id::{Attach, ConnectionId, Epoch, Generation, InputNumber, Revision};
 use single_state_proto::limits::{MAILBOX, MAX_CHANNELS, WINDOW};
 use single_state_store::Row;
@@ -106,7 +106,7 @@ fn open(channel: &str, attach: u64, connection: u64) -> Open {
         attach: Attach(attach),
         connection: ConnectionId(connection),
         generation: Generation(1),
-        skipped: Vec::new(),
+        skipped: Skipped::default(),
         seen: None,
         min_epoch: Epoch(0),
         fresh: false,
