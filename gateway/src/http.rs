@@ -110,10 +110,6 @@ async fn upgrade(
     if shared.is_draining() {
         return Err((StatusCode::SERVICE_UNAVAILABLE, "this gateway is draining\n"));
     }
-    let index = shared
-        .router
-        .owner(&session)
-        .ok_or((StatusCode::SERVICE_UNAVAILABLE, "there are no workers\n"))?;
     let place = shared.admission.admit(address).map_err(|full| match full {
         Full::Gateway => (StatusCode::SERVICE_UNAVAILABLE, "this gateway is full; try later\n"),
         Full::Address => (StatusCode::TOO_MANY_REQUESTS, "too many connections of your address\n"),
@@ -122,12 +118,15 @@ async fn upgrade(
     let target = Target { session: session.clone(), fresh, connection: random.connection() };
     let numbered = offers(&request, SUBPROTOCOL);
     let upgrade = hyper::upgrade::on(&mut request);
-    if numbered {
+    let index = if numbered {
         greet(upgrade, target, guest, shared.clone());
+        None
     } else {
         let channel = random.channel().map_err(|_| NOT_AN_ID)?;
-        attach(upgrade, target, channel, guest, shared).await;
-    }
+        attach(upgrade, target, channel, guest, shared).await
+    };
+    // While nobody has it, placement says who will.
+    let index = index.or_else(|| shared.router.owner(&session));
     // Hello may name another session, unless this one stands in the address.
     let told = (!numbered || named).then_some((&session, index));
     Ok(switch(accept, numbered, told, &cookies))
@@ -143,19 +142,21 @@ fn greet(upgrade: OnUpgrade, target: Target, guest: Guest, shared: Rc<Shared>) {
 }
 
 /// Attaches a plain page's channel, and serves it once it is upgraded. Waits for its worker, which
-/// the answer names: one that is away is named all the same, and the browser waits with an open
-/// socket.
+/// the answer names; without one the browser waits with an open socket. Returns who has it.
 async fn attach(
     upgrade: OnUpgrade,
     target: Target,
     channel: ChannelId,
     guest: Guest,
     shared: &Shared,
-) {
+) -> Option<WorkerIndex> {
     let (metrics, limits) = (shared.metrics.clone(), shared.channel_limits);
     let channel = Channel::plain(target, channel, limits, metrics);
     let attached = Attached::new(channel, guest, shared.router.clone());
     let _ = tokio::time::timeout(ATTACH_TIMEOUT, settled(attached.channel())).await;
+    let channel = attached.channel();
+    let is_open = channel.standing() == Standing::Open;
+    let index = channel.worker().filter(|_| is_open).map(|worker| worker.index);
     let limits = shared.limits;
     tokio::task::spawn_local(async move {
         // A browser that hangs up before its upgrade drops the channel with this task.
@@ -163,6 +164,7 @@ async fn attach(
             browser::serve(upgraded, attached, limits).await;
         }
     });
+    index
 }
 
 /// The session that the request asks for.
@@ -190,7 +192,7 @@ fn choose(
 fn switch(
     accept: HeaderValue,
     numbered: bool,
-    told: Option<(&SessionId, WorkerIndex)>,
+    told: Option<(&SessionId, Option<WorkerIndex>)>,
     cookies: &[String],
 ) -> Page {
     let mut page = text(StatusCode::SWITCHING_PROTOCOLS, "");
@@ -203,7 +205,9 @@ fn switch(
         headers.insert(SEC_WEBSOCKET_PROTOCOL, HeaderValue::from_static(SUBPROTOCOL));
     }
     if let Some((session, index)) = told {
-        headers.insert(WORKER, HeaderValue::from(index.0));
+        if let Some(index) = index {
+            headers.insert(WORKER, HeaderValue::from(index.0));
+        }
         if let Ok(session) = HeaderValue::from_str(session.as_str()) {
             headers.insert(SESSION, session);
         }

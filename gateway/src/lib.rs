@@ -38,6 +38,7 @@ use single_state_node::link::incarnation;
 use single_state_node::shutdown::{Phase, reached};
 use single_state_proto::browser::Limits;
 use single_state_proto::limits::{UNACKED_BYTES, UNACKED_MESSAGES};
+use single_state_proto::topology::Topology;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 
@@ -49,7 +50,7 @@ use crate::origin::Origin;
 use crate::pages::Pages;
 use crate::router::Router;
 use crate::websocket::{Closing, MessageLimits};
-use crate::worker_link::{LinkOptions, WorkerLink};
+use crate::worker_link::LinkOptions;
 
 /// How long browsers have to answer the close that a draining gateway sends them.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(3);
@@ -88,6 +89,7 @@ impl Shared {
 pub struct Gateway {
     listener: TcpListener,
     admin: TcpListener,
+    topology: Topology,
     shared: Rc<Shared>,
 }
 
@@ -119,12 +121,11 @@ impl Gateway {
         let options = LinkOptions {
             cluster: config.cluster,
             keys: config.link_keys,
-            topology: config.topology.clone(),
             incarnation: incarnation(),
             park_timeout: config.park_timeout,
         };
         let shared = Shared {
-            router: Rc::new(Router::new(config.topology, config.placement_key, &options, &metrics)),
+            router: Router::new(config.placement_key, options, metrics.clone()),
             pages: Pages::new(config.web, config.vendor),
             metrics,
             limits: MessageLimits {
@@ -145,7 +146,7 @@ impl Gateway {
             allowed_origins: config.allowed_origins,
             draining: watch::Sender::new(false),
         };
-        Ok(Self { listener, admin, shared: Rc::new(shared) })
+        Ok(Self { listener, admin, topology: config.topology, shared: Rc::new(shared) })
     }
 
     /// Where browsers connect.
@@ -161,10 +162,10 @@ impl Gateway {
     /// Serves until `phase` says to drain: then browsers are sent away with 1012. Needs a
     /// `LocalSet`.
     pub async fn run(self, mut phase: watch::Receiver<Phase>) {
-        let Self { listener, admin, shared } = self;
+        let Self { listener, admin, topology, shared } = self;
         tokio::task::spawn_local(admin::serve(admin, shared.clone()));
         shared.router.start();
-        tokio::task::spawn_local(shared.router.clone().check_idle());
+        shared.router.adopt(topology, "--workers");
         tokio::select! {
             () = http::accept(&listener, &shared) => {}
             () = reached(&mut phase, Phase::Draining) => {}
@@ -196,22 +197,18 @@ impl Node for Shared {
         if self.is_draining() {
             return Err("the gateway is draining".to_owned());
         }
-        let mut workers = self.router.workers().iter();
-        if workers.any(|worker| worker.was_up()) {
-            Ok(())
-        } else {
-            Err("no worker has been reached yet".to_owned())
-        }
+        if self.router.was_up() { Ok(()) } else { Err("no worker has been reached yet".to_owned()) }
     }
 
     fn status(&self) -> String {
-        let workers: Vec<_> = self.router.workers().iter().map(|w| WorkerLink::status(w)).collect();
+        let topology = self.router.topology();
         json!({
-            "generation": self.router.topology().generation().0,
-            "placement": self.router.topology().placement().to_string(),
+            "generation": topology.as_ref().map(|topology| topology.generation().0),
+            "placement": topology.as_ref().map(|topology| topology.placement().to_string()),
             "connections": self.metrics.connections.get(),
             "draining": self.is_draining(),
-            "workers": workers,
+            "waiting": self.metrics.parked.get(),
+            "workers": self.router.status(),
         })
         .to_string()
     }

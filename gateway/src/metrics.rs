@@ -1,14 +1,18 @@
 //! What the gateway counts. Names are part of the contract with dashboards.
 
+use std::time::Duration;
+
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::Registry;
 use single_state_node::metrics::{LinkMetrics, registry, render};
 use single_state_proto::browser::ResetReason;
+use single_state_proto::frame::Refused;
 
-use crate::channel::Mirror;
+use crate::channel::{Mirror, Parting};
 
 /// Metrics of one gateway.
 #[derive(Debug)]
@@ -27,6 +31,10 @@ pub(crate) struct Metrics {
     refused: Family<Code, Counter>,
     resumes: Family<Outcome, Counter>,
     resets: Family<Reason, Counter>,
+    open_refusals: Family<Reason, Counter>,
+    handoff_seconds: Histogram,
+    failover_seconds: Histogram,
+    moves: Family<Reason, Counter>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -61,6 +69,11 @@ impl Metrics {
             refused: Family::default(),
             resumes: Family::default(),
             resets: Family::default(),
+            open_refusals: Family::default(),
+            // 100 µs to 100 s.
+            handoff_seconds: Histogram::new(exponential_buckets(1e-4, 10_f64.cbrt(), 19)),
+            failover_seconds: Histogram::new(exponential_buckets(1e-4, 10_f64.cbrt(), 19)),
+            moves: Family::default(),
             registry,
         };
         metrics.register()
@@ -86,7 +99,51 @@ impl Metrics {
         registry.register("resumes", resumes, self.resumes.clone());
         let resets = "Mirrors that clients of single-state.v1 had to discard, by reason";
         registry.register("resets", resets, self.resets.clone());
+        self.register_moves();
         self
+    }
+
+    fn register_moves(&mut self) {
+        let registry = &mut self.registry;
+        let refusals = "Channels that a worker did not attach, by reason";
+        registry.register("open_refusals", refusals, self.open_refusals.clone());
+        let handoff = "Time from a worker's MOVED to the next one's OPENED, in seconds";
+        registry.register("handoff_seconds", handoff, self.handoff_seconds.clone());
+        let failover = "Time from the end of a link to the next OPENED of its channels, in seconds";
+        registry.register("failover_seconds", failover, self.failover_seconds.clone());
+        let moves = "Channels that came to another owner or to a new epoch of one, by reason";
+        registry.register("moves", moves, self.moves.clone());
+    }
+
+    /// A channel has a worker again, so long after it was parted from one.
+    pub(crate) fn arrived(&self, parting: Parting, after: Duration) {
+        let reason = match parting {
+            Parting::Handoff => {
+                self.handoff_seconds.observe(after.as_secs_f64());
+                "handoff"
+            }
+            Parting::Failover => {
+                self.failover_seconds.observe(after.as_secs_f64());
+                "failover"
+            }
+            Parting::Reset => "reset",
+        };
+        self.moves.get_or_create(&Reason { reason }).inc();
+    }
+
+    /// A worker did not attach a channel.
+    pub(crate) fn open_refused(&self, refused: &Refused) {
+        let reason = match refused {
+            Refused::Stale(_) => "stale",
+            Refused::WrongOwner => "wrong_owner",
+            Refused::Retry { .. } => "retry",
+            Refused::Quarantined => "quarantined",
+            Refused::Forbidden => "forbidden",
+            Refused::Superseded => "superseded",
+            Refused::TooManyChannels => "too_many_channels",
+            Refused::TooNew => "too_new",
+        };
+        self.open_refusals.get_or_create(&Reason { reason }).inc();
     }
 
     pub(crate) fn closed(&self, code: u16) {

@@ -33,7 +33,7 @@ async fn a_socket_stays_open_while_its_worker_is_killed_and_is_served_when_it_is
 #[tokio::test]
 async fn a_browser_that_comes_while_its_worker_is_away_is_accepted_and_served_later() -> Result<()>
 {
-    let mut cluster = Cluster::start(Options::fixture()).await?;
+    let mut cluster = Cluster::start(Options { workers: 1, ..Options::fixture() }).await?;
     cluster.kill_worker(0).await?;
     cluster.wait_for_worker(0, "down").await?;
     let session = cluster.session_on(0, "early");
@@ -42,6 +42,18 @@ async fn a_browser_that_comes_while_its_worker_is_away_is_accepted_and_served_la
     browser.send(json!({"tag": "append", "n": 7})).await?;
     cluster.restart_worker(0).await?;
     browser.wait_for("length", &json!(1)).await
+}
+
+#[tokio::test]
+async fn a_browser_whose_worker_is_away_is_served_by_another_one() -> Result<()> {
+    let mut cluster = Cluster::start(Options::fixture()).await?;
+    cluster.kill_worker(0).await?;
+    cluster.wait_for_worker(0, "down").await?;
+    let session = cluster.session_on(0, "elsewhere");
+    let mut browser = Browser::connect(&cluster.url(&format!("?session={session}"))).await?;
+    browser.ask(json!({"tag": "append", "n": 7})).await?;
+    assert!(matches!(browser.header("x-single-state-worker"), Some("1" | "2")));
+    Ok(())
 }
 
 #[tokio::test]

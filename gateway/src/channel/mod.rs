@@ -27,17 +27,23 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use single_state_proto::browser::Hello;
-use single_state_proto::id::{ChannelId, ConnectionId, SessionId, WorkerIndex};
+use single_state_proto::id::{ChannelId, ConnectionId, SessionId};
 use tokio::sync::Notify;
 
 use self::numbered::Numbered;
 pub(crate) use self::numbered::{Terms, farewell};
 pub(crate) use self::page::{Interest, Standing};
-pub(crate) use self::state::Mirror;
 use self::state::{Delivered, State};
+pub(crate) use self::state::{Mirror, Parting};
 use crate::metrics::Metrics;
 use crate::throttle::Rate;
 use crate::websocket::{Closing, WebSocket};
+use crate::worker_link::WorkerLink;
+
+/// A channel that is refused again and again is asked for after so long, then ever more slowly …
+const FIRST_RETRY: Duration = Duration::from_millis(20);
+/// … and at least this often.
+const LAST_RETRY: Duration = Duration::from_secs(10);
 
 /// One channel; shared by its browser's task and the link's task of one thread.
 #[derive(Debug)]
@@ -46,8 +52,10 @@ pub(crate) struct Channel {
     /// This socket; also names the channel within this gateway.
     pub(crate) connection: ConnectionId,
     channel: ChannelId,
-    /// The worker at whose link the channel is, or waits.
-    worker: Cell<Option<WorkerIndex>>,
+    /// The worker that was asked for it last.
+    worker: RefCell<Option<Rc<WorkerLink>>>,
+    /// How often it was asked for in vain since it was last attached.
+    tries: Cell<u32>,
     limits: ChannelLimits,
     state: RefCell<State>,
     /// The browser's task has to look at the channel again.
@@ -114,18 +122,38 @@ impl Channel {
         metrics: Rc<Metrics>,
     ) -> Rc<Self> {
         let Target { session, connection, .. } = target;
-        let (state, worker, changed) = (RefCell::new(state), Cell::new(None), Notify::new());
-        Rc::new(Self { session, connection, channel, worker, limits, state, changed, metrics })
+        let (worker, tries, changed) = Default::default();
+        let state = RefCell::new(state);
+        Rc::new(Self {
+            session,
+            connection,
+            channel,
+            worker,
+            tries,
+            limits,
+            state,
+            changed,
+            metrics,
+        })
     }
 
-    /// The worker at whose link the channel is, or waits.
-    pub(crate) fn worker(&self) -> Option<WorkerIndex> {
-        self.worker.get()
+    /// The worker that was asked for it last.
+    pub(crate) fn worker(&self) -> Option<Rc<WorkerLink>> {
+        self.worker.borrow().clone()
     }
 
-    /// The channel is now at this worker's link.
-    pub(crate) fn set_worker(&self, index: WorkerIndex) {
-        self.worker.set(Some(index));
+    /// This worker was asked for it.
+    pub(crate) fn set_worker(&self, worker: &Rc<WorkerLink>) {
+        *self.worker.borrow_mut() = Some(worker.clone());
+    }
+
+    /// How long to wait before it is asked for again, when a worker wants it to wait for at least so
+    /// long: at first no longer, then longer each time.
+    pub(crate) fn next_try(&self, at_least: Duration) -> Duration {
+        let tries = self.tries.get();
+        self.tries.set(tries.saturating_add(1));
+        let patience = FIRST_RETRY * tries.min(10).pow(2);
+        at_least.max(patience).min(LAST_RETRY)
     }
 
     /// Asks the browser's task to close the socket with this code, unless it is closing already.

@@ -1,22 +1,26 @@
 //! The worker's side of a channel: what the link of its session's owner does to it.
 
 use std::rc::Rc;
-use std::time::Instant;
 
 use single_state_node::link::LinkHandle;
 use single_state_proto::browser::ResetReason;
-use single_state_proto::frame::{CloseCode, Open, Opened, Refused, ResetCode, Skipped};
+use single_state_proto::frame::{CloseCode, Durability, Open, Opened, Refused, ResetCode, Skipped};
 use single_state_proto::id::{Attach, Generation, InputNumber, Revision, StreamId};
 use single_state_proto::limits::WINDOW;
 use single_state_proto::link::Message;
 
 use super::Channel;
-use super::state::State;
+use super::state::{Parting, State};
 use super::stream::Stream;
 
 impl Channel {
     /// Asks for a stream over `link`; `None` if it takes no more streams.
-    pub(crate) fn open(&self, link: &Rc<LinkHandle>, generation: Generation) -> Option<StreamId> {
+    pub(crate) fn open(
+        &self,
+        link: &Rc<LinkHandle>,
+        generation: Generation,
+        skipped: Skipped,
+    ) -> Option<StreamId> {
         let mut state = self.state.borrow_mut();
         let open = Open {
             session: self.session.clone(),
@@ -24,7 +28,7 @@ impl Channel {
             attach: state.numbered.as_ref().map_or(Attach(1), |numbered| numbered.attach),
             connection: self.connection,
             generation,
-            skipped: Skipped::default(),
+            skipped,
             seen: state.seen,
             min_epoch: state.epoch,
             fresh: state.fresh,
@@ -42,6 +46,10 @@ impl Channel {
     /// A worker has attached the channel: what it has not applied goes again.
     pub(crate) fn opened(&self, opened: &Opened) {
         let mut state = self.state.borrow_mut();
+        self.tries.set(0);
+        if let Some((parting, since)) = state.parted.take() {
+            self.metrics.arrived(parting, since.elapsed());
+        }
         let Some(mirror) = state.opened(opened) else {
             return self.close_with(
                 &mut state,
@@ -58,22 +66,21 @@ impl Channel {
         self.changed.notify_one();
     }
 
-    /// The worker did not attach it. Returns after how many milliseconds to ask again, if at all.
-    pub(crate) fn refused(&self, refused: &Refused) -> Option<u32> {
+    /// The worker did not attach it. Returns whether to ask again.
+    pub(crate) fn refused(&self, refused: &Refused) -> bool {
         let mut state = self.state.borrow_mut();
         state.park();
         let (code, reason) = match refused {
-            Refused::Retry { after_ms, .. } => return Some(*after_ms),
-            // The worker knows another list of workers than this gateway; one of them learns.
-            Refused::Stale(_) | Refused::WrongOwner => return Some(500),
+            Refused::Retry { .. } | Refused::Stale(_) | Refused::WrongOwner | Refused::TooNew => {
+                return state.closing.is_none();
+            }
             Refused::Quarantined => (4503, "this session is quarantined; start a new one"),
             Refused::Forbidden => (4403, "this session belongs to another identity"),
             Refused::Superseded => (4409, "a newer connection holds this channel"),
             Refused::TooManyChannels => (4429, "this session is open in too many places"),
-            Refused::TooNew => return Some(2000),
         };
         self.close_with(&mut state, code, reason);
-        None
+        false
     }
 
     /// The session says something. Returns whether outputs wait to be acknowledged that did not
@@ -112,15 +119,15 @@ impl Channel {
     }
 
     /// The stream is gone, but the channel is not: another one is to be opened.
-    pub(crate) fn lost(&self) {
-        self.state.borrow_mut().park();
+    pub(crate) fn lost(&self, parting: Parting) {
+        self.state.borrow_mut().part(parting);
     }
 
     /// The session lost what was not committed, or this channel was too slow for its events.
     /// Returns whether to open another stream.
     pub(crate) fn reset(&self, code: ResetCode) -> bool {
         let mut state = self.state.borrow_mut();
-        state.park();
+        state.part(Parting::Reset);
         match (&mut state.numbered, code) {
             (Some(numbered), ResetCode::Overflow) => {
                 numbered.lost(ResetReason::Overflow);
@@ -156,10 +163,15 @@ impl Channel {
         self.close_with(&mut state, close, reason);
     }
 
-    /// Since when no worker has the channel; `None` while one has.
-    pub(crate) fn parked_since(&self) -> Option<Instant> {
+    /// Its stream, once a worker has attached it.
+    pub(crate) fn open_stream(&self) -> Option<StreamId> {
         let state = self.state.borrow();
-        state.stream.is_none().then_some(state.parked_since)
+        state.stream.as_ref().filter(|stream| stream.opened).map(|stream| stream.id)
+    }
+
+    /// Whether its session is kept in its worker's memory only, as far as is known.
+    pub(crate) fn is_in_memory(&self) -> bool {
+        self.state.borrow().durability == Some(Durability::Memory)
     }
 
     /// Acknowledges the outputs that were taken since the last time.

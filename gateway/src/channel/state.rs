@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use single_state_proto::browser::OutputFrame;
 use single_state_proto::channel::ClientHalf;
-use single_state_proto::frame::Opened;
+use single_state_proto::frame::{Durability, Opened};
 use single_state_proto::id::{Epoch, Revision};
 use single_state_proto::link::Message;
 
@@ -35,7 +35,10 @@ pub(super) struct State {
     /// Bytes of the output of which the kernel has taken a part.
     pub(super) writing: Option<usize>,
     pub(super) closing: Option<Closing>,
-    pub(super) parked_since: Instant,
+    /// How its last worker left it, until another one has it.
+    pub(super) parted: Option<(Parting, Instant)>,
+    /// What an acknowledgement of its session means.
+    pub(super) durability: Option<Durability>,
     pub(super) messages: Throttle,
     pub(super) bytes: Throttle,
     /// When the browser was last heard, and whether it was asked since whether it is there.
@@ -54,6 +57,17 @@ pub(super) enum Delivered {
     Blocked,
     /// It takes nothing any more.
     Broken,
+}
+
+/// How a worker and a channel part.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Parting {
+    /// The worker handed the session over.
+    Handoff,
+    /// The link broke.
+    Failover,
+    /// The session was lost to another owner, or went back to its last commit.
+    Reset,
 }
 
 /// What becomes of what a page has of its session's outputs when a worker attaches its channel.
@@ -81,7 +95,8 @@ impl State {
             outputs: VecDeque::new(),
             writing: None,
             closing: None,
-            parked_since: now,
+            parted: None,
+            durability: None,
             messages: Throttle::new(now),
             bytes: Throttle::new(now),
             heard: now,
@@ -95,6 +110,7 @@ impl State {
     pub(super) fn opened(&mut self, opened: &Opened) -> Option<Mirror> {
         let is_first = !std::mem::replace(&mut self.opened_before, true);
         self.epoch = self.epoch.max(opened.epoch);
+        self.durability = Some(opened.durability);
         let mirror = match self.seen {
             Some(_) if opened.resumed => Mirror::GoesOn,
             Some(_) => Mirror::Discarded,
@@ -200,10 +216,15 @@ impl State {
         }
     }
 
+    /// The worker that had the channel does not any more; another one will.
+    pub(super) fn part(&mut self, parting: Parting) {
+        self.park();
+        self.parted.get_or_insert_with(|| (parting, Instant::now()));
+    }
+
     /// No worker has the channel any more.
     pub(super) fn park(&mut self) {
         self.stream = None;
-        self.parked_since = Instant::now();
         // What the next owner sends depends on what the page has seen; these it has not.
         self.outputs.clear();
         self.writing = None;
