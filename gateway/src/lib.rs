@@ -24,6 +24,7 @@ mod pages;
 mod router;
 mod throttle;
 mod token;
+mod topology;
 mod websocket;
 mod worker_link;
 
@@ -38,6 +39,7 @@ use single_state_node::link::incarnation;
 use single_state_node::shutdown::{Phase, reached};
 use single_state_proto::browser::Limits;
 use single_state_proto::limits::{UNACKED_BYTES, UNACKED_MESSAGES};
+use single_state_proto::topology::Topology;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 
@@ -48,6 +50,7 @@ use crate::metrics::Metrics;
 use crate::origin::Origin;
 use crate::pages::Pages;
 use crate::router::Router;
+use crate::topology::Source;
 use crate::websocket::{Closing, MessageLimits};
 use crate::worker_link::{LinkOptions, WorkerLink};
 
@@ -111,20 +114,21 @@ pub enum BindError {
 }
 
 impl Gateway {
-    /// Binds both listeners. Browsers are accepted from [`Gateway::run`] on.
+    /// Binds both listeners. Browsers are accepted from [`Gateway::run`] on. Needs a `LocalSet`.
     pub async fn bind(config: Config) -> Result<Self, BindError> {
         let listener = listen(&config.listen).await?;
         let admin = listen(&config.admin_listen).await?;
         let metrics = Rc::new(Metrics::new());
+        let topology = first_topology(config.topology).await;
         let options = LinkOptions {
             cluster: config.cluster,
             keys: config.link_keys,
-            topology: config.topology.clone(),
+            topology: topology.clone(),
             incarnation: incarnation(),
             park_timeout: config.park_timeout,
         };
         let shared = Shared {
-            router: Rc::new(Router::new(config.topology, config.placement_key, &options, &metrics)),
+            router: Rc::new(Router::new(topology, config.placement_key, &options, &metrics)),
             pages: Pages::new(config.web, config.vendor),
             metrics,
             limits: MessageLimits {
@@ -182,6 +186,19 @@ impl Gateway {
             () = tokio::time::sleep(CLOSE_TIMEOUT) => {}
             () = reached(&mut phase, Phase::Stopping) => {}
         }
+    }
+}
+
+/// Waits until it is known who the workers are.
+async fn first_topology(source: Source) -> Topology {
+    let (known, mut topologies) = watch::channel(None);
+    tokio::task::spawn_local(topology::follow(source, move |topology| {
+        known.send_replace(Some(topology));
+    }));
+    match topologies.wait_for(Option::is_some).await {
+        Ok(topology) => topology.clone().unwrap_or_default(),
+        // Whoever follows the source does so for ever.
+        Err(_) => Topology::default(),
     }
 }
 
