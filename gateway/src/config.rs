@@ -4,6 +4,7 @@
 mod dev;
 #[cfg(test)]
 mod tests;
+mod topology;
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
@@ -15,13 +16,13 @@ use clap::{Args, Parser, Subcommand};
 use single_state_node::config::{Mistakes, Parsed, parse};
 use single_state_node::keys::LinkArgs;
 use single_state_node::log::{Format, parse_filter};
-use single_state_proto::id::Generation;
 use single_state_proto::key::LinkKeys;
 use single_state_proto::limits::MAX_MESSAGE;
-use single_state_proto::placement::{Placement, PlacementKey};
+use single_state_proto::placement::PlacementKey;
 use single_state_proto::topology::Topology;
 
 use self::dev::{DevArgs, check_dev};
+use self::topology::TopologyArgs;
 use crate::admission::AdmissionLimits;
 use crate::channel::ChannelLimits;
 use crate::dev::DevOptions;
@@ -29,6 +30,7 @@ use crate::identify::Sessions;
 use crate::origin::Origin;
 use crate::throttle::Rate;
 use crate::token::KeyRing;
+use crate::topology::Source;
 
 /// Accepts browsers and pins each session to its worker.
 #[derive(Debug, Parser)]
@@ -64,26 +66,8 @@ struct RunArgs {
         value_name = "HOST:PORT"
     )]
     admin_listen: String,
-    /// The workers, in the order of their indexes.
-    #[arg(
-        long,
-        env = "SINGLE_STATE_WORKERS",
-        default_value = "",
-        value_name = "HOST:PORT,…",
-        hide_default_value = true
-    )]
-    workers: String,
-    /// Number of this list of workers; a changed list needs a higher one.
-    #[arg(long, env = "SINGLE_STATE_GENERATION", default_value = "1", value_name = "N")]
-    generation: String,
-    /// How sessions spread over workers: modulo, or jump (a change of their number moves fewer).
-    #[arg(
-        long,
-        env = "SINGLE_STATE_PLACEMENT",
-        default_value = "modulo",
-        value_name = "modulo|jump"
-    )]
-    placement: String,
+    #[command(flatten)]
+    topology: TopologyArgs,
     /// Name of the cluster; gateways and workers must have the same.
     #[arg(long, env = "SINGLE_STATE_CLUSTER", default_value = "default", value_name = "NAME")]
     cluster: String,
@@ -198,8 +182,8 @@ pub struct Config {
     pub link_keys: Option<LinkKeys>,
     /// The secret of the placement.
     pub placement_key: PlacementKey,
-    /// Who the workers are.
-    pub topology: Topology,
+    /// Where it is said who the workers are.
+    pub(crate) topology: Source,
     /// The author's pages; absent: the demo.
     pub web: Option<PathBuf>,
     /// npm packages for pages.
@@ -230,7 +214,7 @@ impl Config {
     /// The same for these workers.
     #[must_use]
     pub fn with_topology(self, topology: Topology) -> Self {
-        Self { topology, ..self }
+        Self { topology: Source::Static(topology), ..self }
     }
 }
 
@@ -264,21 +248,7 @@ pub fn read(args: impl IntoIterator<Item = OsString>) -> Action {
 }
 
 fn check_run(args: RunArgs, mut mistakes: Mistakes) -> Result<Config, Mistakes> {
-    let workers: Vec<String> =
-        args.workers.split(',').map(|w| w.trim().to_owned()).filter(|w| !w.is_empty()).collect();
-    if workers.is_empty() {
-        mistakes.add("--workers: name at least one worker, such as --workers 127.0.0.1:7000");
-    }
-    let links = workers.iter().map(String::as_str);
-    let link_keys = args.links.check("--workers", links, &mut mistakes);
-    let generation = mistakes.parse::<u64>("--generation", &args.generation);
-    let placement = mistakes.parse::<Placement>("--placement", &args.placement);
-    let topology = Topology::new(
-        Generation(generation.unwrap_or_default()),
-        placement.unwrap_or_default(),
-        workers,
-    );
-    let topology = topology.map_err(|error| mistakes.add(format!("--workers: {error}"))).ok();
+    let source = args.topology.check_with_links(&args.links, &mut mistakes);
     let listen = mistakes.listen("--listen", &args.listen);
     let admin_listen = mistakes.listen("--admin-listen", &args.admin_listen);
     if args.cluster.is_empty() || args.cluster.len() > 64 {
@@ -288,12 +258,13 @@ fn check_run(args: RunArgs, mut mistakes: Mistakes) -> Result<Config, Mistakes> 
     let sessions = check_sessions(keys, args.unsigned_sessions, &mut mistakes);
     let common = check_common(args.common, "info", &mut mistakes);
     let config = (|| {
+        let (topology, link_keys) = source?;
         Some(Config {
             listen: listen?,
             admin_listen: admin_listen?,
             cluster: args.cluster,
-            link_keys: link_keys?,
-            topology: topology?,
+            link_keys,
+            topology,
             sessions: sessions?,
             ..common?
         })
@@ -357,7 +328,7 @@ fn check_common(args: CommonArgs, default_filter: &str, mistakes: &mut Mistakes)
         cluster: String::new(),
         link_keys: None,
         placement_key: placement_key?,
-        topology: Topology::default(),
+        topology: Source::Static(Topology::default()),
         web: args.web,
         vendor: args.vendor,
         sessions: Sessions::Unsigned,

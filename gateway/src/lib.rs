@@ -24,6 +24,7 @@ mod pages;
 mod router;
 mod throttle;
 mod token;
+mod topology;
 mod websocket;
 mod worker_link;
 
@@ -38,7 +39,6 @@ use single_state_node::link::incarnation;
 use single_state_node::shutdown::{Phase, reached};
 use single_state_proto::browser::Limits;
 use single_state_proto::limits::{UNACKED_BYTES, UNACKED_MESSAGES};
-use single_state_proto::topology::Topology;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 
@@ -49,6 +49,7 @@ use crate::metrics::Metrics;
 use crate::origin::Origin;
 use crate::pages::Pages;
 use crate::router::Router;
+use crate::topology::Source;
 use crate::websocket::{Closing, MessageLimits};
 use crate::worker_link::LinkOptions;
 
@@ -89,7 +90,7 @@ impl Shared {
 pub struct Gateway {
     listener: TcpListener,
     admin: TcpListener,
-    topology: Topology,
+    topology: Source,
     shared: Rc<Shared>,
 }
 
@@ -165,7 +166,10 @@ impl Gateway {
         let Self { listener, admin, topology, shared } = self;
         tokio::task::spawn_local(admin::serve(admin, shared.clone()));
         shared.router.start();
-        shared.router.adopt(topology, "--workers");
+        let router = shared.router.clone();
+        tokio::task::spawn_local(topology::follow(topology, move |topology| {
+            router.adopt(topology, "the gateway's own source");
+        }));
         tokio::select! {
             () = http::accept(&listener, &shared) => {}
             () = reached(&mut phase, Phase::Draining) => {}

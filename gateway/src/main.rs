@@ -8,6 +8,7 @@ use single_state_gateway::dev::{DevOptions, Supervisor};
 use single_state_node::shutdown::{Phase, on_signals, reached};
 use single_state_node::{exit, log};
 use single_state_proto::id::Generation;
+use single_state_proto::placement::Placement;
 use single_state_proto::topology::Topology;
 use tokio::sync::watch;
 use tokio::task::LocalSet;
@@ -58,10 +59,9 @@ async fn develop(
     options: DevOptions,
     phase: watch::Receiver<Phase>,
 ) -> Result<(), Failure> {
-    let placement = config.topology.placement();
     let supervisor = Supervisor::bind(options)?;
     let workers = supervisor.addresses().iter().map(ToString::to_string).collect();
-    let topology = Topology::new(Generation(1), placement, workers)?;
+    let topology = Topology::new(Generation(1), Placement::default(), workers)?;
     let gateway = Gateway::bind(config.with_topology(topology)).await?;
     let (browsers, admin) = (gateway.address()?, gateway.admin_address()?);
     println!("single-state is at http://{browsers}/ (status at http://{admin}/status)");

@@ -53,6 +53,40 @@ fn no_worker_and_the_same_worker_twice_are_mistakes() {
 }
 
 #[test]
+fn workers_are_listed_or_read_from_a_topology_but_not_both() {
+    let neither = sentences("gateway run --unsigned-sessions");
+    assert!(neither.len() == 1 && neither[0].contains("--topology"), "{neither:?}");
+    let file = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(file.path(), r#"{"generation": 1, "workers": ["127.0.0.1:1"]}"#).unwrap();
+    let run = format!("gateway run --unsigned-sessions --topology file:{}", file.path().display());
+    assert_eq!(sentences(&run), [""; 0]);
+    let both = sentences(&format!("{run} --workers 127.0.0.1:1 --park-timeout long"));
+    assert!(both.len() == 2 && both[0].ends_with("choose one"), "{both:?}");
+    let generation = sentences(&format!("{run} --generation 2"));
+    assert!(generation.len() == 1 && generation[0].starts_with("--generation"), "{generation:?}");
+}
+
+#[test]
+fn a_topology_that_names_no_source_or_a_bad_file_is_a_mistake_among_the_others() {
+    let file = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(file.path(), r#"{"generation": 1, "workers": ["worker-0:1"]}"#).unwrap();
+    let bare = format!("file:{}", file.path().display());
+    for (source, wrong) in [
+        ("topology.json", "\"topology.json\": give file:PATH"),
+        ("file:", "\"file:\": give file:PATH"),
+        ("file:/no/such/file", "file:/no/such/file: No such file"),
+        (&bare, &format!("{bare}: worker-0:1: a link beyond loopback needs")),
+    ] {
+        let found = sentences(&format!("gateway run --topology {source} --listen 1"));
+        let expected = format!("--topology {wrong}");
+        assert!(found.iter().any(|sentence| sentence.starts_with(&expected)), "{found:?}");
+        assert_eq!(found.len(), 3, "{found:?}");
+    }
+    let insecure = format!("gateway run --unsigned-sessions --insecure-links --topology {bare}");
+    assert_eq!(sentences(&insecure), [""; 0]);
+}
+
+#[test]
 fn ids_are_signed_or_unsigned_on_purpose() {
     let neither = sentences("gateway run --workers localhost:1");
     assert!(neither[0].contains("--unsigned-sessions"), "{neither:?}");

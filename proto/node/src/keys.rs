@@ -1,7 +1,7 @@
 //! Who may link: the flags that gateways and workers have in common for it, checked. A link that
 //! leaves this machine without keys must be asked for by name.
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::net::IpAddr;
 use std::path::Path;
 
@@ -28,6 +28,16 @@ pub struct LinkArgs {
 }
 
 impl LinkArgs {
+    /// Whether links may leave this machine: there are keys, or it was asked for by name.
+    pub fn beyond_loopback(&self) -> bool {
+        self.insecure_links || self.file().is_some()
+    }
+
+    /// An empty variable is none.
+    fn file(&self) -> Option<&OsStr> {
+        self.link_key_file.as_deref().filter(|file| !file.is_empty())
+    }
+
     /// The keys of this process's links, `Some(None)` if they have none; `None` after a mistake.
     /// `flag` says where `addresses` stand, the workers' ends of the links.
     pub fn check<'a>(
@@ -36,9 +46,7 @@ impl LinkArgs {
         addresses: impl IntoIterator<Item = &'a str>,
         mistakes: &mut Mistakes,
     ) -> Option<Option<LinkKeys>> {
-        // An empty variable is none.
-        let file = self.link_key_file.as_deref().filter(|file| !file.is_empty());
-        match (file, self.insecure_links) {
+        match (self.file(), self.insecure_links) {
             (Some(_), true) => mistakes.add("--link-key-file and --insecure-links: choose one"),
             (Some(path), false) => return read(path.as_ref(), mistakes).map(Some),
             (None, true) => return Some(None),
@@ -66,7 +74,7 @@ fn read(path: &Path, mistakes: &mut Mistakes) -> Option<LinkKeys> {
 }
 
 /// Whether `HOST:PORT` can be reached from this machine alone. Of names only `localhost` is known.
-fn is_loopback(address: &str) -> bool {
+pub fn is_loopback(address: &str) -> bool {
     let host = address.rsplit_once(':').map_or(address, |(host, _)| host);
     let ip = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
     host.eq_ignore_ascii_case("localhost")
