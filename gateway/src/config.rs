@@ -20,6 +20,7 @@ use single_state_proto::key::LinkKeys;
 use single_state_proto::limits::MAX_MESSAGE;
 use single_state_proto::placement::PlacementKey;
 use single_state_proto::topology::Topology;
+use tokio::sync::watch;
 
 use self::dev::{DevArgs, check_dev};
 use self::topology::TopologyArgs;
@@ -213,8 +214,8 @@ pub struct Config {
 impl Config {
     /// The same for these workers.
     #[must_use]
-    pub fn with_topology(self, topology: Topology) -> Self {
-        Self { topology: Source::Static(topology), ..self }
+    pub fn with_topologies(self, topologies: watch::Receiver<Topology>) -> Self {
+        Self { topology: Source::Told(topologies), ..self }
     }
 }
 

@@ -41,6 +41,9 @@ mod workers;
 pub use handle::SupervisorHandle;
 pub use supervisor::Supervisor;
 
+/// Most workers that one machine is asked for.
+pub(crate) const MAX_WORKERS: u32 = 64;
+
 /// What to start, and how.
 #[derive(Debug, Clone)]
 pub struct DevOptions {

@@ -25,6 +25,7 @@ use crate::Shared;
 use crate::admission::Full;
 use crate::browser::{self, Attached, Guest};
 use crate::channel::{Channel, Standing, Target};
+use crate::control;
 use crate::identify::{self, Chosen, Denied, Random};
 use crate::origin::{self, Origin};
 use crate::pages::{Page, text};
@@ -79,7 +80,14 @@ async fn serve(socket: TcpStream, address: IpAddr, shared: Rc<Shared>) {
 }
 
 async fn answer(request: Request<Incoming>, address: IpAddr, shared: &Rc<Shared>) -> Page {
-    if request.uri().path() != "/ws" {
+    let path = request.uri().path();
+    if path != "/ws" {
+        if path.starts_with(control::PREFIX)
+            && let Some(supervisor) = shared.supervisor.get()
+        {
+            let (method, headers, uri) = (request.method(), request.headers(), request.uri());
+            return control::obey(supervisor, method, headers, path, uri.query()).await;
+        }
         return shared.pages.serve(request).await;
     }
     match upgrade(request, address, shared).await {

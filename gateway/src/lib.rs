@@ -14,6 +14,7 @@ mod admission;
 mod browser;
 mod channel;
 pub mod config;
+mod control;
 pub mod dev;
 mod hello;
 mod http;
@@ -28,6 +29,7 @@ mod topology;
 mod websocket;
 mod worker_link;
 
+use std::cell::OnceCell;
 use std::fmt;
 use std::net::SocketAddr;
 use std::rc::Rc;
@@ -45,6 +47,7 @@ use tokio::sync::watch;
 use crate::admission::Admission;
 use crate::channel::{ChannelLimits, Terms};
 use crate::config::Config;
+use crate::dev::SupervisorHandle;
 use crate::metrics::Metrics;
 use crate::origin::Origin;
 use crate::pages::Pages;
@@ -72,6 +75,8 @@ struct Shared {
     hello_timeout: Duration,
     allowed_origins: Vec<Origin>,
     draining: watch::Sender<bool>,
+    /// In `gateway dev`: who looks after the workers.
+    supervisor: OnceCell<SupervisorHandle>,
 }
 
 impl Shared {
@@ -146,8 +151,17 @@ impl Gateway {
             hello_timeout: config.hello_timeout,
             allowed_origins: config.allowed_origins,
             draining: watch::Sender::new(false),
+            supervisor: OnceCell::new(),
         };
         Ok(Self { listener, admin, topology: config.topology, shared: Rc::new(shared) })
+    }
+
+    /// Lets pages of this gateway ask `gateway dev` to kill, drain, start and stop workers.
+    #[must_use]
+    pub fn obey_pages(self, supervisor: SupervisorHandle) -> Self {
+        // Said once, before anything runs.
+        let _ = self.shared.supervisor.set(supervisor);
+        self
     }
 
     /// Where browsers connect.

@@ -1,5 +1,6 @@
 //! The binary `gateway`: life of the process.
 
+use std::net::SocketAddr;
 use std::process::ExitCode;
 
 use single_state_gateway::Gateway;
@@ -52,21 +53,21 @@ async fn run(config: Config, phase: watch::Receiver<Phase>) -> Result<(), Failur
     Ok(())
 }
 
-#[expect(clippy::print_stdout, reason = "the address is the command's result")]
 /// `gateway dev`: the workers first, so that their addresses are known.
+#[expect(clippy::print_stdout, reason = "the address is the command's result")]
 async fn develop(
     config: Config,
     options: DevOptions,
     phase: watch::Receiver<Phase>,
 ) -> Result<(), Failure> {
     let supervisor = Supervisor::bind(options)?;
-    let workers = supervisor.addresses().iter().map(ToString::to_string).collect();
-    let topology = Topology::new(Generation(1), Placement::default(), workers)?;
-    let gateway = Gateway::bind(config.with_topology(topology)).await?;
+    let handle = supervisor.handle();
+    let topologies = number(supervisor.addresses())?;
+    let gateway = Gateway::bind(config.with_topologies(topologies)).await?;
+    let gateway = gateway.obey_pages(handle.clone());
     let (browsers, admin) = (gateway.address()?, gateway.admin_address()?);
     println!("single-state is at http://{browsers}/ (status at http://{admin}/status)");
 
-    let handle = supervisor.handle();
     let (mut draining, mut stopping) = (phase.clone(), phase.clone());
     tokio::task::spawn_local(async move {
         reached(&mut stopping, Phase::Stopping).await;
@@ -76,4 +77,28 @@ async fn develop(
     supervisor.run(async move { reached(&mut draining, Phase::Draining).await }).await?;
     // Browsers are told; that takes no longer than the gateway's own patience.
     Ok(gateway.await?)
+}
+
+/// A topology for each list of addresses, with rising generations.
+fn number(
+    mut addresses: watch::Receiver<Vec<SocketAddr>>,
+) -> Result<watch::Receiver<Topology>, Failure> {
+    let topology = |generation, addresses: &[SocketAddr]| {
+        let workers = addresses.iter().map(ToString::to_string).collect();
+        Topology::new(Generation(generation), Placement::default(), workers)
+    };
+    let (topologies, receiver) =
+        watch::channel(topology(1, &addresses.borrow_and_update().clone())?);
+    tokio::task::spawn_local(async move {
+        for generation in 2.. {
+            if addresses.changed().await.is_err() {
+                return;
+            }
+            // These are addresses of sockets, all different.
+            if let Ok(next) = topology(generation, &addresses.borrow_and_update().clone()) {
+                topologies.send_replace(next);
+            }
+        }
+    });
+    Ok(receiver)
 }

@@ -7,7 +7,7 @@ use clap::Args;
 use single_state_node::config::Mistakes;
 
 use super::{CommonArgs, Config, check_common};
-use crate::dev::DevOptions;
+use crate::dev::{DevOptions, MAX_WORKERS};
 
 /// What suits an author better than an operator, unless the environment says otherwise: to hear
 /// sooner of a handler that blocks, to have a session that starts anew when the app's state has
@@ -61,7 +61,7 @@ pub(super) fn check_dev(
     mut mistakes: Mistakes,
 ) -> Result<(Config, DevOptions), Mistakes> {
     let workers = mistakes.parse::<u32>("--workers", &args.workers);
-    if workers.is_some_and(|workers| !(1..=64).contains(&workers)) {
+    if workers.is_some_and(|workers| !(1..=MAX_WORKERS).contains(&workers)) {
         mistakes.add(format!("--workers {}: give a number from 1 to 64", args.workers));
     }
     if args.build.as_ref().is_some_and(|command| command.trim().is_empty()) {

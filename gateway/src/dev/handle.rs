@@ -12,6 +12,8 @@ pub(crate) enum Command {
     Restart { index: u32, done: oneshot::Sender<()> },
     /// SIGKILL worker `index`; it is then restarted like any worker that dies.
     Kill { index: u32 },
+    /// Run so many workers.
+    Scale { workers: u32 },
     /// Stop everything without further waiting.
     KillNow,
 }
@@ -42,6 +44,11 @@ impl SupervisorHandle {
     /// Ends worker `index` with SIGKILL, as a crash would; it is started again like after one.
     pub async fn kill(&self, index: u32) {
         let _ = self.commands.send(Command::Kill { index }).await;
+    }
+
+    /// Runs so many workers from now on: new ones are started, those at the end leave in good order.
+    pub async fn scale(&self, workers: u32) {
+        let _ = self.commands.send(Command::Scale { workers }).await;
     }
 
     /// Stops everything, SIGKILL first: for the second Ctrl-C.

@@ -8,7 +8,10 @@ use std::{
     pin::{Pin, pin},
 };
 
-use tokio::{sync::mpsc, task::JoinSet};
+use tokio::{
+    sync::{mpsc, watch},
+    task::JoinSet,
+};
 
 use super::{
     DevError, DevOptions,
@@ -32,7 +35,10 @@ pub struct Supervisor {
     pub(crate) builds: Builds,
     /// Each ends with the event that it was started for.
     pub(crate) tasks: JoinSet<Event>,
+    /// By index; those beyond the wanted number are leaving.
     pub(crate) slots: Vec<Slot>,
+    /// Where the wanted workers are.
+    pub(crate) addresses: watch::Sender<Vec<SocketAddr>>,
     pub(crate) phase: Phase,
     /// Why it ended before anybody asked it to.
     pub(crate) failure: Option<DevError>,
@@ -110,6 +116,7 @@ impl Supervisor {
             printer,
             builds: Builds::default(),
             tasks: JoinSet::new(),
+            addresses: watch::Sender::new(slots.iter().map(|slot| slot.link).collect()),
             slots,
             phase: Phase::Starting,
             failure: None,
@@ -118,9 +125,9 @@ impl Supervisor {
         })
     }
 
-    /// Where gateways reach the workers, in the order of their indices.
-    pub fn addresses(&self) -> Vec<SocketAddr> {
-        self.slots.iter().map(|slot| slot.link).collect()
+    /// Where gateways reach the workers, in the order of their indices; changes with their number.
+    pub fn addresses(&self) -> watch::Receiver<Vec<SocketAddr>> {
+        self.addresses.subscribe()
     }
 
     /// To ask for something while it runs.
@@ -167,6 +174,7 @@ impl Supervisor {
             Event::Asked(Command::KillNow) => self.end_all(Ending::AtOnce),
             Event::Asked(Command::Restart { index, done }) => self.restart(index, done),
             Event::Asked(Command::Kill { index }) => self.kill(index),
+            Event::Asked(Command::Scale { workers }) => self.scale(workers),
             Event::WorkerEnded { index, ended } => self.on_worker_ended(index, ended),
             Event::WorkerDue { index, run } => self.on_worker_due(index, run),
             Event::WorkerProbed { index, run } => self.on_worker_probed(index, run),
@@ -197,7 +205,7 @@ impl Supervisor {
 }
 
 /// Two ports for each worker, all different.
-fn reserve_slots(workers: u32) -> io::Result<Vec<Slot>> {
+pub(super) fn reserve_slots(workers: u32) -> io::Result<Vec<Slot>> {
     let mut free = ports::reserve(2 * workers as usize)?.into_iter();
     let mut slots = Vec::new();
     while let (Some(link), Some(admin)) = (free.next(), free.next()) {

@@ -40,7 +40,7 @@ impl Dev {
         let (printer, output) = Printer::memory();
         let supervisor = Supervisor::with_printer(options, printer).unwrap();
         let (shutdown, asked) = oneshot::channel();
-        let (handle, addresses) = (supervisor.handle(), supervisor.addresses());
+        let (handle, addresses) = (supervisor.handle(), supervisor.addresses().borrow().clone());
         let run = spawn_local(supervisor.run(async { drop(asked.await) }));
         Self { handle, addresses, output, shutdown: Some(shutdown), run }
     }

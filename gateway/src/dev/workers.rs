@@ -13,8 +13,8 @@ use super::{
     DevError,
     output::Label,
     process::{Ended, Ending, Process},
-    slot::{AfterEnd, Restart},
-    supervisor::{Event, Phase, Supervisor},
+    slot::{AfterEnd, Restart, Slot},
+    supervisor::{Event, Phase, Supervisor, reserve_slots},
 };
 
 /// How long a restart waits until the worker serves.
@@ -99,6 +99,7 @@ impl Supervisor {
     }
 
     pub(crate) fn on_worker_ended(&mut self, index: u32, ended: Ended) {
+        let is_wanted = index < self.options.workers;
         let Some(slot) = self.slots.get_mut(index as usize) else { return };
         let after = slot.ended();
         let was_asked = self.is_ending() || after == AfterEnd::StartAgain;
@@ -107,6 +108,10 @@ impl Supervisor {
         }
         match after {
             _ if self.is_ending() => {}
+            _ if !is_wanted => {
+                self.say(&format!("worker {index} has left"));
+                self.forget_slots();
+            }
             AfterEnd::StartAgain => self.start_or_retry(index),
             AfterEnd::Died(lived) => {
                 let again = self.retry(index, lived);
@@ -157,6 +162,44 @@ impl Supervisor {
     pub(crate) fn kill(&self, index: u32) {
         if let Some(slot) = self.slots.get(index as usize) {
             slot.kill();
+        }
+    }
+
+    /// Runs so many workers. Who dials a new one before it listens is refused at once.
+    pub(crate) fn scale(&mut self, workers: u32) {
+        if self.phase != Phase::Serving || workers == self.options.workers {
+            return;
+        }
+        self.say(&format!("{} workers become {workers}", self.options.workers));
+        let before = std::mem::replace(&mut self.options.workers, workers);
+        let missing = workers.saturating_sub(self.slots.len() as u32);
+        match reserve_slots(missing) {
+            Ok(slots) => self.slots.extend(slots),
+            Err(error) => {
+                self.options.workers = before;
+                return self.say(&DevError::Ports(error).to_string());
+            }
+        }
+        for index in before..workers {
+            // One of these may still be leaving; then it is started again when it has.
+            let (done, _) = oneshot::channel();
+            self.restart(index, done);
+        }
+        let wanted = self.slots.iter().take(workers as usize);
+        self.addresses.send_replace(wanted.map(|slot| slot.link).collect());
+        for slot in self.slots.iter_mut().skip(workers as usize) {
+            slot.end(Ending::Gently);
+        }
+        self.forget_slots();
+    }
+
+    /// Drops the slots at the end that are not wanted and have no process.
+    fn forget_slots(&mut self) {
+        let is_over = |slot: &Slot| !slot.has_process();
+        while self.slots.len() > self.options.workers as usize
+            && self.slots.last().is_some_and(is_over)
+        {
+            self.slots.pop();
         }
     }
 

@@ -11,6 +11,7 @@ mod judge;
 use std::future::pending;
 
 use single_state_proto::topology::Topology;
+use tokio::sync::watch;
 
 pub(crate) use self::file::File;
 use self::judge::Judge;
@@ -25,6 +26,8 @@ pub(crate) enum Source {
     Static(Topology),
     /// A JSON document that is read again when it changes.
     File(File),
+    /// Whoever started the gateway, in the same process.
+    Told(watch::Receiver<Topology>),
 }
 
 impl Source {
@@ -33,7 +36,7 @@ impl Source {
     /// slow start for ever, and whoever mounts the file does so before the gateway starts.
     pub(crate) fn check(&self) -> Result<(), String> {
         match self {
-            Self::Static(_) => Ok(()),
+            Self::Static(_) | Self::Told(_) => Ok(()),
             Self::File(file) => file.read().map(drop),
         }
     }
@@ -51,6 +54,12 @@ pub(crate) async fn follow(source: Source, mut on_change: impl FnMut(Topology)) 
     match source {
         Source::Static(topology) => offer(Ok(topology)),
         Source::File(file) => file.watch(offer).await,
+        Source::Told(mut told) => loop {
+            offer(Ok(told.borrow_and_update().clone()));
+            if told.changed().await.is_err() {
+                break;
+            }
+        },
     }
     pending::<()>().await;
 }

@@ -1,6 +1,7 @@
 //! `gateway dev` as its user meets it: one line to click on, workers that come back, nothing left
 //! behind.
 
+mod asked;
 mod kept;
 mod serves;
 
