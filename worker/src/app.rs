@@ -26,7 +26,7 @@ use crate::config::{Config, read};
 use crate::drain::drain;
 use crate::history::History;
 use crate::host::Host;
-use crate::link;
+use crate::link::Gateways;
 use crate::operate;
 use crate::registry::Registry;
 use crate::session::Session;
@@ -49,6 +49,9 @@ pub struct App {
     shared: Arc<dyn Any + Send + Sync>,
     durability: Durability,
 }
+
+/// When all is done, gateways may take so long to read what was said and to hang up.
+const FAREWELL: Duration = Duration::from_secs(2);
 
 /// While the store is away at the start, it is tried again so often.
 const STORE_RETRY: Duration = Duration::from_secs(1);
@@ -147,7 +150,7 @@ async fn work<S: Session>(
         watch_stdin(&stdin_ended);
     }
     let outcome = tokio::select! {
-        () = accept(&listener, &node, &config) => Ok(()),
+        () = accept(listener, &node, &config) => Ok(()),
         () = reached(&mut phase, Phase::Draining) => Ok(()),
         () = stdin_ended.notified() => {
             tracing::info!("standard input ended");
@@ -181,8 +184,9 @@ fn node<S: Session>(
     let (store, clock) = (config.store.clone(), Clock::System);
     let host = Rc::new(Host::new(owner, store, shared, config.rules, clock, history));
     let registry = Registry::new::<S>(host.clone(), config.placement_key);
-    let (kept_alive, ready) = (Arc::default(), Cell::new(false));
-    Rc::new(WorkerNode { host, registry, incarnation, kept_alive, ready })
+    let (kept_alive, ready): (Arc<Links>, _) = (Arc::default(), Cell::new(false));
+    let gateways = Gateways::new(registry.clone(), host.metrics.clone(), kept_alive.clone());
+    Rc::new(WorkerNode { host, registry, gateways, incarnation, kept_alive, ready })
 }
 
 /// Makes the worker ready once the store is reached. One that is away is waited for while the worker
@@ -216,20 +220,24 @@ fn start_chores(node: &WorkerNode, config: &Config) {
     tokio::task::spawn_local(chores::keep_budget(registry.clone(), memory_budget));
     tokio::task::spawn_local(chores::wake_due(registry.clone()));
     tokio::task::spawn_local(chores::expire(registry.clone(), session));
+    tokio::task::spawn_local(chores::hand_back(registry.clone()));
 }
 
-/// Commits all sessions and gives them up.
+/// Commits all sessions and gives them up, and lets the gateways hear of it.
 async fn end(node: &WorkerNode, config: &Config) -> Result<(), RunError> {
     let (index, sessions) = (config.index.0, node.registry.resident());
-    if config.rules.ephemeral {
+    node.gateways.go_away();
+    let left = if config.rules.ephemeral {
         tracing::info!(worker.index = index, sessions, "worker ends, and its memory with it");
-        return Ok(());
+        0
+    } else {
+        tracing::info!(worker.index = index, sessions, "worker drains");
+        drain(&node.registry, config.drain_timeout).await
+    };
+    if tokio::time::timeout(FAREWELL, node.gateways.finish()).await.is_err() {
+        tracing::warn!(links = node.host.metrics.links.get(), "gateways have not hung up in time");
     }
-    tracing::info!(worker.index = index, sessions, "worker drains");
-    match drain(&node.registry, config.drain_timeout).await {
-        0 => Ok(()),
-        left => Err(RunError::Left(left)),
-    }
+    if left == 0 { Ok(()) } else { Err(RunError::Left(left)) }
 }
 
 fn open_history(config: &Config) -> Result<History, RunError> {
@@ -261,7 +269,7 @@ fn start_watchdog(node: &WorkerNode, config: &Config) -> std::io::Result<Watchdo
 }
 
 /// Accepts gateways for ever.
-async fn accept(listener: &TcpListener, node: &Rc<WorkerNode>, config: &Config) {
+async fn accept(listener: TcpListener, node: &Rc<WorkerNode>, config: &Config) {
     loop {
         let stream = match listener.accept().await {
             Ok((stream, _)) => stream,
@@ -279,7 +287,7 @@ async fn accept(listener: &TcpListener, node: &Rc<WorkerNode>, config: &Config) 
             protocol_min: *PROTOCOL.start(),
             protocol_max: *PROTOCOL.end(),
             max_message: MAX_MESSAGE,
-            generation: Generation(0),
+            generation: node.registry.map.generation(),
             index: config.index,
             incarnation: node.incarnation,
             cluster: config.cluster.clone(),
@@ -288,9 +296,7 @@ async fn accept(listener: &TcpListener, node: &Rc<WorkerNode>, config: &Config) 
         };
         let (node, keys) = (node.clone(), config.link_keys.clone());
         tokio::task::spawn_local(async move {
-            let (keys, metrics) = (keys.as_ref(), &node.host.metrics);
-            let end =
-                link::serve(stream, hello, keys, &node.registry, metrics, &node.kept_alive).await;
+            let end = node.gateways.serve(stream, hello, keys.as_ref()).await;
             tracing::info!(reason = %end, "gateway's link ended");
         });
     }
@@ -315,6 +321,7 @@ fn watch_stdin(ended: &Rc<Notify>) {
 struct WorkerNode {
     host: Rc<Host>,
     registry: Rc<Registry>,
+    gateways: Gateways,
     incarnation: Incarnation,
     /// The links that the watchdog keeps alive.
     kept_alive: Arc<Links>,

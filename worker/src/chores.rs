@@ -1,21 +1,20 @@
 //! What a worker does by itself, all the time: idle sessions leave memory, sessions with work due
 //! come into it, rows that nobody has used for long are deleted.
 
-use std::cell::RefCell;
 use std::rc::Rc;
 use std::time::Duration;
 
-use single_state_proto::id::SessionId;
-use single_state_proto::placement::PlacementKey;
-use single_state_proto::topology::Topology;
+use single_state_proto::id::Generation;
 use single_state_store::{Due, MAX_BATCH};
 use tokio::time::Instant;
 
 use crate::registry::Registry;
-use crate::resident::Resident;
+use crate::resident::{Leave, Resident};
 
 /// How often sessions with work due are looked for (R8).
 const WAKE_INTERVAL: Duration = Duration::from_secs(5);
+/// How often it is looked whether sessions that belong elsewhere have lost their tabs.
+const HAND_BACK_INTERVAL: Duration = Duration::from_secs(5);
 /// How often the process's memory is looked at.
 const MEMORY_INTERVAL: Duration = Duration::from_secs(1);
 /// How often rows that nobody uses are looked for.
@@ -51,7 +50,7 @@ pub(crate) async fn passivate(registry: Rc<Registry>, idle: Duration) {
         for resident in registry.residents() {
             let is_idle = resident.idle_since(idle).is_some_and(|since| since.elapsed() >= idle);
             if is_idle && resident.tabs() == 0 {
-                registry.passivate(&resident, "idle");
+                registry.passivate(&resident, Leave::Idle);
             }
         }
     }
@@ -87,7 +86,7 @@ fn evict(registry: &Rc<Registry>, bytes: u64, budget: u64) {
         if has_tabs {
             registry.sleep(resident);
         } else {
-            registry.passivate(resident, "memory");
+            registry.passivate(resident, Leave::Memory);
         }
     }
 }
@@ -99,37 +98,15 @@ fn resident_bytes() -> Option<u64> {
     Some(pages * rustix::param::page_size() as u64)
 }
 
-/// Where sessions belong: what gateways have told.
-#[derive(Debug)]
-pub(crate) struct Map {
-    key: PlacementKey,
-    topology: RefCell<Option<Topology>>,
-}
-
-impl Map {
-    pub(crate) fn new(key: PlacementKey) -> Self {
-        Self { key, topology: RefCell::default() }
-    }
-
-    /// Takes a topology if it is newer than what is known.
-    pub(crate) fn learn(&self, topology: Topology) {
-        let mut known = self.topology.borrow_mut();
-        if known.as_ref().is_none_or(|known| known.generation() <= topology.generation()) {
-            *known = Some(topology);
-        }
-    }
-
-    fn owner(&self, session: &SessionId) -> Option<single_state_proto::id::WorkerIndex> {
-        self.topology.borrow().as_ref()?.owner(&self.key, session, |_| false)
-    }
-}
-
 /// Wakes sessions of this worker that have work due and no owner, for ever (R8).
 pub(crate) async fn wake_due(registry: Rc<Registry>) {
     loop {
         tokio::time::sleep(WAKE_INTERVAL).await;
-        let mut after = None;
         // Until some gateway has told where sessions belong, none is known to be ours.
+        if registry.map.generation() == Generation(0) {
+            continue;
+        }
+        let mut after = None;
         while let Some(page) = due(&registry, after.take()).await {
             after = Some(page);
         }
@@ -138,11 +115,9 @@ pub(crate) async fn wake_due(registry: Rc<Registry>) {
 
 /// Wakes what is ours of one page; the page's last row if there may be more.
 async fn due(registry: &Rc<Registry>, after: Option<Due>) -> Option<Due> {
-    let map = &registry.map;
-    map.topology.borrow().as_ref()?;
-    let host = &registry.host;
-    let (owner, now) = (host.ownership.owner(), host.clock.now());
-    let page = match host.store.due(&owner, &[], now, after.as_ref(), PAGE).await {
+    let (map, host) = (&registry.map, &registry.host);
+    let (owner, now, skipped) = (host.ownership.owner(), host.clock.now(), map.skipped());
+    let page = match host.store.due(&owner, &skipped.down, now, after.as_ref(), PAGE).await {
         Ok(page) => page,
         Err(error) => {
             tracing::debug!(%error, "look for sessions with work due");
@@ -150,11 +125,35 @@ async fn due(registry: &Rc<Registry>, after: Option<Due>) -> Option<Due> {
         }
     };
     for due in &page {
-        if map.owner(&due.session) == Some(host.index) {
-            registry.wake(due.session.clone());
+        if map.belongs_here(&due.session, &skipped) == Some(true) {
+            registry.wake(due.session.clone(), skipped.clone());
         }
     }
     (page.len() == PAGE).then(|| page.into_iter().next_back()).flatten()
+}
+
+/// Hands back sessions that nobody uses here and that belong to other workers since the topology
+/// changed, for ever. Those with tabs are recalled by the tabs' gateways, or lose their tabs: until
+/// none of them is left, it is looked again.
+pub(crate) async fn hand_back(registry: Rc<Registry>) {
+    if registry.host.rules.ephemeral {
+        return;
+    }
+    loop {
+        registry.map.changed.notified().await;
+        loop {
+            let skipped = registry.map.skipped();
+            let is_strange = |resident: &Resident| {
+                registry.map.belongs_here(&resident.id, &skipped) == Some(false)
+            };
+            let goes = |resident: &Resident| is_strange(resident) && resident.tabs() == 0;
+            registry.hand_over(Leave::Reshard, None, goes).await;
+            if !registry.residents().iter().any(|resident| is_strange(resident)) {
+                break;
+            }
+            tokio::time::sleep(HAND_BACK_INTERVAL).await;
+        }
+    }
 }
 
 /// Deletes rows that nobody has used for so long, for ever: a few at a time, since the store looks

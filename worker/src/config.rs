@@ -109,6 +109,10 @@ struct Args {
         value_name = "DURATION"
     )]
     drain_timeout: String,
+    /// How long a session that goes to another worker waits for a handler that runs; then the
+    /// handler is given up, and its message is handled there.
+    #[arg(long, env = "SINGLE_STATE_HANDLER_GRACE", default_value = "2s", value_name = "DURATION")]
+    handler_grace: String,
     #[command(flatten)]
     links: LinkArgs,
     /// Sessions in memory; who comes for one more waits. 0: any.
@@ -331,6 +335,7 @@ fn check_rules(args: &Args, app: Durability, mistakes: &mut Mistakes) -> Option<
             None
         }
     };
+    let handler_grace = mistakes.duration("--handler-grace", &args.handler_grace);
     let max_sessions = mistakes.parse::<usize>("--max-sessions", &args.max_sessions);
     let max_output_bytes = mistakes.parse::<usize>("--max-output-bytes", &args.max_output_bytes);
     if max_output_bytes.is_some_and(|bytes| !(1..=MAX_MESSAGE as usize).contains(&bytes)) {
@@ -344,6 +349,7 @@ fn check_rules(args: &Args, app: Durability, mistakes: &mut Mistakes) -> Option<
         ephemeral,
         max_sessions: max_sessions?,
         max_output_bytes: max_output_bytes?,
+        handler_grace: handler_grace?,
     })
 }
 
@@ -412,7 +418,7 @@ mod tests {
         let line = "worker --index -1 --listen here --admin-listen 1 --store redis://x \
                     --durability some --commit-interval soon --on-unreadable cry \
                     --passivate-after never --memory-budget much --session-lifetime -1 \
-                    --drain-timeout x --store-timeout 1ms --store-connections 1 \
+                    --drain-timeout x --handler-grace y --store-timeout 1ms --store-connections 1 \
                     --max-output-bytes 0 --block-warning 1ms --block-limit soon \
                     --log-format yaml --wat";
         let mistakes = check_line(line, "host").unwrap_err();
@@ -431,6 +437,7 @@ mod tests {
             "--memory-budget",
             "--session-lifetime",
             "--drain-timeout",
+            "--handler-grace",
             "--max-output-bytes",
             "--block-warning",
             "--block-limit",

@@ -29,7 +29,14 @@ struct Writer {
 #[serde(tag = "what", rename_all = "snake_case")]
 pub(crate) enum Deed<'a> {
     /// The session is ours; the store was asked at `asked`.
-    Claim { asked: u64, version: u64, reason: &'a str, down: Vec<u16> },
+    Claim {
+        asked: u64,
+        version: u64,
+        reason: &'a str,
+        down: Vec<u16>,
+        #[serde(skip_serializing_if = "Vec::is_empty")]
+        passed_over: Vec<u16>,
+    },
     /// It is in memory, as the store has it.
     Activate { version: u64, durability: DurabilityName, applied: BTreeMap<String, u64> },
     /// An input was handled.

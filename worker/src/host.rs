@@ -4,6 +4,7 @@ use std::any::Any;
 use std::cell::Cell;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::Duration;
 
 use single_state_proto::id::WorkerIndex;
 use single_state_store::{Owner, SharedStore};
@@ -40,6 +41,8 @@ pub(crate) struct Rules {
     pub(crate) max_sessions: usize,
     /// Longest output, in bytes.
     pub(crate) max_output_bytes: usize,
+    /// A session that is wanted elsewhere waits so long for a handler that runs.
+    pub(crate) handler_grace: Duration,
 }
 
 /// One worker process, as its sessions see it.

@@ -33,6 +33,7 @@ mod history;
 mod host;
 mod jobs;
 mod link;
+mod map;
 mod message;
 mod metrics;
 mod operate;

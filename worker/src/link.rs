@@ -1,30 +1,55 @@
-//! The worker's end of one gateway's link: which attachment each stream belongs to. Decides
-//! nothing about sessions.
+//! The worker's end of its gateways' links: which attachment each stream belongs to, and the words
+//! with which a worker leaves. Decides nothing about sessions.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use rustc_hash::FxHashMap;
 use single_state_node::link::{LinkEnd, LinkHandle};
 use single_state_proto::channel::Input;
-use single_state_proto::frame::{CloseCode, Hello, Opened, Refused, ResetCode};
+use single_state_proto::frame::{CloseCode, GoAway, Hello, Opened, Refused, ResetCode};
 use single_state_proto::id::{InputNumber, Revision, StreamId};
 use single_state_proto::key::LinkKeys;
 use single_state_proto::link::{Event, Message, Side};
+use single_state_proto::topology::Topology;
 use tokio::net::TcpStream;
+use tokio::sync::Notify;
 
+use crate::map::{GatewayNumber, Learned};
 use crate::metrics::Metrics;
 use crate::registry::Registry;
 use crate::resident::{Attachment, Tab};
 use crate::watchdog::Links;
 
+/// A gateway that is refused may take so long to hang up.
+const HANGS_UP_WITHIN: Duration = Duration::from_secs(1);
+
+/// The gateways that are linked, or about to be.
+pub(crate) struct Gateways {
+    registry: Rc<Registry>,
+    metrics: Rc<Metrics>,
+    /// Those that the watchdog keeps alive.
+    kept_alive: Arc<Links>,
+    links: RefCell<Vec<Rc<LinkHandle>>>,
+    /// The worker goes away, and has said so.
+    leaving: Cell<bool>,
+    ended: Notify,
+}
+
 /// One gateway.
 struct GatewayLink {
     link: Rc<LinkHandle>,
+    /// What the map calls it; `None` until it is connected.
+    number: Cell<Option<GatewayNumber>>,
     /// By stream; `None` while its session is loaded.
     attachments: RefCell<FxHashMap<StreamId, Option<Attachment>>>,
     metrics: Rc<Metrics>,
+    /// Why nothing more is heard of it.
+    rejected: Cell<Option<GoAway>>,
+    rejection: Notify,
 }
 
 /// A channel that reaches this worker over a stream.
@@ -33,40 +58,87 @@ struct StreamTab {
     stream: StreamId,
 }
 
-/// Serves one gateway until its link ends.
-pub(crate) async fn serve(
-    stream: TcpStream,
-    hello: Hello,
-    keys: Option<&LinkKeys>,
-    registry: &Rc<Registry>,
-    metrics: &Rc<Metrics>,
-    links: &Links,
-) -> LinkEnd {
-    let link = match LinkHandle::new(Side::Worker, hello, keys) {
-        Ok(link) => link,
-        Err(end) => return end,
-    };
-    let gateway =
-        Rc::new(GatewayLink { link, attachments: RefCell::default(), metrics: metrics.clone() });
-    let _kept_alive = match gateway.link.lifeline(&stream) {
-        Ok(lifeline) => links.keep(lifeline),
-        Err(error) => return error.into(),
-    };
-    metrics.links.inc();
-    let end =
-        gateway.link.drive(stream, &metrics.link, |event| gateway.handle(registry, event)).await;
-    metrics.links.dec();
-    let attachments = std::mem::take(&mut *gateway.attachments.borrow_mut());
-    metrics.channels.dec_by(attachments.len() as i64);
-    // The browsers are still there: their gateway comes back, or they come through another one.
-    attachments.values().flatten().for_each(Attachment::detach);
-    end
+impl Gateways {
+    pub(crate) fn new(
+        registry: Rc<Registry>,
+        metrics: Rc<Metrics>,
+        kept_alive: Arc<Links>,
+    ) -> Self {
+        let (links, leaving, ended) = Default::default();
+        Self { registry, metrics, kept_alive, links, leaving, ended }
+    }
+
+    /// Serves one gateway until its link ends.
+    pub(crate) async fn serve(
+        &self,
+        stream: TcpStream,
+        hello: Hello,
+        keys: Option<&LinkKeys>,
+    ) -> LinkEnd {
+        let link = match LinkHandle::new(Side::Worker, hello, keys) {
+            Ok(link) => link,
+            Err(end) => return end,
+        };
+        let _kept_alive = match link.lifeline(&stream) {
+            Ok(lifeline) => self.kept_alive.keep(lifeline),
+            Err(error) => return error.into(),
+        };
+        if self.leaving.get() {
+            link.with(|link| link.go_away(GoAway::Draining));
+        }
+        self.links.borrow_mut().push(link.clone());
+        let gateway = Rc::new(GatewayLink::new(link.clone(), self.metrics.clone()));
+        self.metrics.links.inc();
+        let handle = |event| gateway.handle(&self.registry, event);
+        let end = tokio::select! {
+            end = link.drive(stream, &self.metrics.link, handle) => match gateway.rejected.get() {
+                Some(code) => LinkEnd::Rejected(code),
+                None => end,
+            },
+            code = gateway.was_rejected() => LinkEnd::Rejected(code),
+        };
+        self.metrics.links.dec();
+        self.links.borrow_mut().retain(|other| !Rc::ptr_eq(other, &link));
+        gateway.end(&self.registry);
+        self.ended.notify_waiters();
+        end
+    }
+
+    /// Tells all of them to open no more streams here.
+    pub(crate) fn go_away(&self) {
+        self.leaving.set(true);
+        for link in self.links.borrow().iter() {
+            link.with(|link| link.go_away(GoAway::Draining));
+        }
+    }
+
+    /// Lets them take all that was said, and waits until they have hung up.
+    pub(crate) async fn finish(&self) {
+        self.links.borrow().iter().for_each(|link| link.finish());
+        loop {
+            // Before the look, so that nothing is missed in between.
+            let ended = self.ended.notified();
+            if self.links.borrow().is_empty() {
+                return;
+            }
+            ended.await;
+        }
+    }
 }
 
 impl GatewayLink {
+    fn new(link: Rc<LinkHandle>, metrics: Rc<Metrics>) -> Self {
+        let (number, attachments, rejected, rejection) = Default::default();
+        Self { link, number, attachments, metrics, rejected, rejection }
+    }
+
     fn handle(self: &Rc<Self>, registry: &Rc<Registry>, event: Event) {
+        if self.rejected.get().is_some() {
+            return;
+        }
         match event {
             Event::Connected(gateway) => {
+                self.number.set(Some(registry.map.linked()));
                 let incarnation = gateway.incarnation.0;
                 tracing::info!(gateway.incarnation = incarnation, "gateway linked");
             }
@@ -104,15 +176,59 @@ impl GatewayLink {
                     attachment.detach();
                 }
             }
-            Event::Topology(topology) => registry.learn(topology),
-            // Gateways ask for sessions back when the number of workers changes, which it cannot yet.
-            Event::Recall(_) => {}
-            Event::Skipped(_) => {}
+            Event::Topology(topology) => self.learn(registry, topology),
+            Event::Recall(stream) => {
+                if let Some(attachment) = self.attachment(stream) {
+                    registry.recall(&attachment.resident);
+                }
+            }
+            Event::Skipped(skipped) => {
+                if let Some(number) = self.number.get() {
+                    registry.map.passes_over(number, skipped);
+                }
+            }
             Event::GoAway(code) => tracing::info!(reason = ?code, "gateway goes away"),
             Event::Opened(..) | Event::Refused(..) | Event::Moved(_) => {
                 unreachable!("the link refuses what only workers send")
             }
         }
+    }
+
+    /// Two lists of one generation cannot both be right, and nobody can say which is (R4).
+    fn learn(&self, registry: &Registry, topology: Topology) {
+        let generation = topology.generation().0;
+        if registry.learn(topology) == Learned::Differs {
+            tracing::error!(
+                generation,
+                "a gateway is refused: it has another list of workers, or another placement, under \
+                 the generation that this worker knows; give the right one a higher generation"
+            );
+            self.rejected.set(Some(GoAway::OtherTopology));
+            self.rejection.notify_one();
+            self.link.with(|link| link.go_away(GoAway::OtherTopology));
+            self.link.finish();
+        }
+    }
+
+    /// Waits until the gateway was refused, and has had time to read it.
+    async fn was_rejected(&self) -> GoAway {
+        loop {
+            self.rejection.notified().await;
+            tokio::time::sleep(HANGS_UP_WITHIN).await;
+            if let Some(code) = self.rejected.get() {
+                return code;
+            }
+        }
+    }
+
+    /// The browsers are still there: their gateway comes back, or they come through another one.
+    fn end(&self, registry: &Registry) {
+        if let Some(number) = self.number.get() {
+            registry.map.unlinked(number);
+        }
+        let attachments = std::mem::take(&mut *self.attachments.borrow_mut());
+        self.metrics.channels.dec_by(attachments.len() as i64);
+        attachments.values().flatten().for_each(Attachment::detach);
     }
 
     fn attachment(&self, stream: StreamId) -> Option<Attachment> {

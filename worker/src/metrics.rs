@@ -1,6 +1,7 @@
 //! What a worker counts. Names are part of the contract with dashboards.
 
 use std::sync::atomic::AtomicU64;
+use std::time::Duration;
 
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
@@ -10,6 +11,7 @@ use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::Registry;
 use single_state_node::metrics::{LinkMetrics, registry, render};
 
+use crate::resident::Leave;
 use crate::watchdog::Blocks;
 
 /// Metrics of one worker.
@@ -37,6 +39,9 @@ pub(crate) struct Metrics {
     pub(crate) oldest_change_seconds: Gauge<f64, AtomicU64>,
     claims: Family<Reason, Counter>,
     passivated: Family<Reason, Counter>,
+    moved: Family<Reason, Counter>,
+    handoff_seconds: Histogram,
+    pub(crate) handlers_dropped: Counter,
     quarantined: Family<Reason, Counter>,
 }
 
@@ -77,6 +82,10 @@ impl Metrics {
             oldest_change_seconds: Gauge::default(),
             claims: Family::default(),
             passivated: Family::default(),
+            moved: Family::default(),
+            // 100 µs to 10 s.
+            handoff_seconds: Histogram::new(exponential_buckets(1e-4, 10_f64.cbrt(), 16)),
+            handlers_dropped: Counter::default(),
             quarantined: Family::default(),
             registry,
         };
@@ -120,9 +129,15 @@ impl Metrics {
         c(registry, "saves_fenced", help, &self.fenced);
         let help = "Sessions whose commits the store has lost";
         c(registry, "durability_regression", help, &self.regressions);
+        let help =
+            "Time from when a session was wanted elsewhere until it was given up, in seconds";
+        h(registry, "handoff_seconds", help, &self.handoff_seconds);
+        let help = "Handlers given up because their session was wanted elsewhere";
+        c(registry, "handlers_dropped", help, &self.handlers_dropped);
         let families = [
             ("claims", "Sessions claimed, by reason", &self.claims),
             ("passivated", "Sessions that left memory, by reason", &self.passivated),
+            ("moved", "Sessions given up for another worker, by reason", &self.moved),
             ("quarantined", "Sessions refused to browsers, by reason", &self.quarantined),
         ];
         for (name, help, family) in families {
@@ -136,6 +151,15 @@ impl Metrics {
 
     pub(crate) fn passivated(&self, reason: &'static str) {
         self.passivated.get_or_create(&Reason { reason }).inc();
+    }
+
+    /// A session has left memory, for which it took so long.
+    pub(crate) fn left(&self, why: Leave, took: Duration) {
+        self.passivated(why.name());
+        if why.is_move() {
+            self.moved.get_or_create(&Reason { reason: why.name() }).inc();
+            self.handoff_seconds.observe(took.as_secs_f64());
+        }
     }
 
     pub(crate) fn quarantined(&self, reason: &'static str) {

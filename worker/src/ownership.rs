@@ -1,5 +1,5 @@
-//! Who owns a session, as this worker asks the store: claims, confirmations and strikes, each many
-//! at a time. Knows no channels and no apps.
+//! Who owns a session, as this worker asks the store: claims, confirmations, strikes and releases,
+//! each many at a time. Knows no channels and no apps.
 
 use std::cell::Cell;
 use std::collections::HashMap;
@@ -27,12 +27,14 @@ pub(crate) struct Ownership {
     claims: Rc<Batch<(Claim, Manners), Answer<Claimed>>>,
     confirmations: Rc<Batch<(SessionId, Epoch), Answer<Standing>>>,
     strikes: Rc<Batch<(SessionId, Epoch), Answer<()>>>,
+    releases: Rc<Batch<(SessionId, Epoch), Answer<()>>>,
 }
 
 impl Ownership {
     pub(crate) fn new(store: SharedStore, owner: Owner) -> Self {
         let owner = Rc::new(Cell::new(owner));
-        let (claiming, confirming, striking) = (store.clone(), store.clone(), store);
+        let (claiming, confirming) = (store.clone(), store.clone());
+        let (striking, releasing) = (store.clone(), store);
         let claimant = owner.clone();
         Self {
             claims: Batch::new(CLAIMS, move |questions| {
@@ -47,6 +49,13 @@ impl Ownership {
                 let store = striking.clone();
                 Box::pin(async move {
                     let done = store.strike(&questions).await;
+                    questions.iter().map(|_| done.clone()).collect()
+                })
+            }),
+            releases: Batch::new(MAX_BATCH, move |questions: Vec<_>| {
+                let store = releasing.clone();
+                Box::pin(async move {
+                    let done = store.release(&questions, false).await;
                     questions.iter().map(|_| done.clone()).collect()
                 })
             }),
@@ -84,6 +93,11 @@ impl Ownership {
     /// Counts a strike.
     pub(crate) async fn strike(&self, session: &SessionId, epoch: Epoch) -> Answer<()> {
         flatten(self.strikes.ask((session.clone(), epoch)).await)
+    }
+
+    /// Gives the session up, and forgives it its strikes.
+    pub(crate) async fn release(&self, session: &SessionId, epoch: Epoch) -> Answer<()> {
+        flatten(self.releases.ask((session.clone(), epoch)).await)
     }
 }
 

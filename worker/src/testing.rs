@@ -264,6 +264,7 @@ impl Worker {
             ephemeral: true,
             max_sessions: 0,
             max_output_bytes: MAX_MESSAGE as usize,
+            handler_grace: Duration::from_secs(2),
         };
         let mut host =
             Host::new(owner, store.clone(), shared.clone(), rules, clock, Default::default());

@@ -8,7 +8,7 @@
 
 mod outgoing;
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::os::fd::AsFd;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -20,7 +20,7 @@ use single_state_proto::frame::{GoAway, Hello};
 use single_state_proto::id::Incarnation;
 use single_state_proto::key::{LinkKeys, Nonce};
 use single_state_proto::link::{Event, Link, Side, goaway_for};
-use tokio::io::AsyncReadExt;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::net::tcp::OwnedWriteHalf;
 use tokio::sync::Notify;
@@ -39,6 +39,7 @@ pub struct LinkHandle {
     link: RefCell<Link>,
     flush: Notify,
     outgoing: Arc<Outgoing>,
+    finishing: Cell<bool>,
 }
 
 /// How a link ended.
@@ -56,6 +57,9 @@ pub enum LinkEnd {
     /// The peer refused this side, and said why.
     #[error("the peer refused the link: {0}")]
     Refused(GoAway),
+    /// This side refused the peer, and told it so.
+    #[error("the link was refused: {0}")]
+    Rejected(GoAway),
     /// The system gave no random bytes for the link's nonce.
     #[error("no random bytes for a nonce: {0}")]
     NoEntropy(getrandom::Error),
@@ -74,6 +78,7 @@ impl LinkHandle {
             link: RefCell::new(link),
             flush: Notify::new(),
             outgoing: Arc::default(),
+            finishing: Cell::new(false),
         }))
     }
 
@@ -91,6 +96,19 @@ impl LinkHandle {
             self.flush.notify_one();
         }
         result
+    }
+
+    /// This side has nothing more to say: once all that was said is on its way the peer finds the
+    /// end of the stream, and the link ends when the peer has hung up, too. Closing at once would
+    /// take back what the peer has not read yet, where it has sent something that is not read here.
+    pub fn finish(&self) {
+        self.finishing.set(true);
+        self.flush.notify_one();
+    }
+
+    /// Whether all that was to be sent is the system's to send.
+    pub fn is_flushed(&self) -> bool {
+        self.outgoing.is_empty() && !self.link.borrow().wants_transmit()
     }
 
     fn next_event(&self) -> Option<Event> {
@@ -132,15 +150,15 @@ impl LinkHandle {
         metrics: &LinkMetrics,
         mut on_event: impl FnMut(Event),
     ) -> LinkEnd {
-        let (mut reader, writer) = stream.into_split();
+        let (mut reader, mut writer) = stream.into_split();
         let mut decoder = Decoder::new();
-        let mut greeted = false;
+        let (mut greeted, mut finished) = (false, false);
         let timer = tokio::time::sleep_until(self.timeout());
         tokio::pin!(timer);
         self.flush.notify_one();
         loop {
             decoder.buffer().reserve(READ_CHUNK);
-            let writing = !self.outgoing.is_empty();
+            let writing = !finished && !self.outgoing.is_empty();
             let step = tokio::select! {
                 read = reader.read_buf(decoder.buffer()) => match read {
                     Ok(0) => Err(LinkEnd::Closed),
@@ -154,7 +172,7 @@ impl LinkHandle {
                     Ok(()) => self.write(&writer, metrics),
                     Err(error) => Err(error.into()),
                 },
-                () = self.flush.notified(), if !writing => {
+                () = self.flush.notified(), if !writing && !finished => {
                     // Let all that are ready add theirs before the one write.
                     give_way().await;
                     self.fill(&mut on_event);
@@ -182,6 +200,11 @@ impl LinkHandle {
             }
             if self.link.borrow().wants_transmit() && self.outgoing.is_empty() {
                 self.flush.notify_one();
+            } else if self.finishing.get() && !finished && self.outgoing.is_empty() {
+                finished = true;
+                if let Err(error) = writer.shutdown().await {
+                    return error.into();
+                }
             }
             if timer.deadline() != self.timeout() {
                 timer.as_mut().reset(self.timeout());

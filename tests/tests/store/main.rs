@@ -41,6 +41,7 @@ macro_rules! promises_of {
             claims::who_lost_a_session_releases_nothing,
             claims::what_a_newer_app_wrote_is_never_taken_by_an_older_one,
             claims::a_newer_topology_holds_its_sessions_unless_forced,
+            claims::force_gives_a_row_the_generation_of_its_new_owner_even_if_that_is_lower,
             claims::a_batch_of_claims_is_answered_in_its_order,
             claims::an_owner_is_confirmed_and_another_is_fenced_or_absent,
             claims::clusters_do_not_see_each_other,

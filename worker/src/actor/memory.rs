@@ -95,7 +95,7 @@ pub(super) async fn sleep<S: Session>(app: S, ctx: &Context) -> std::result::Res
         },
         None => awake.await,
     }
-    if resident.is_leaving() {
+    if resident.has_left() {
         return Err(End::Stopped);
     }
     let row = loop {

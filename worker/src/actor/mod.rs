@@ -53,6 +53,8 @@ pub(crate) enum End {
     Panicked(Poison),
     /// A later owner has it.
     Fenced,
+    /// It was wanted elsewhere in the middle of a handler: what that did is given up.
+    Interrupted,
     /// Its state could not be read back.
     Unreadable(Unreadable),
 }

@@ -6,13 +6,16 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use futures_util::FutureExt;
-use single_state_proto::frame::{CloseCode, ResetCode};
+use single_state_proto::frame::{CloseCode, ResetCode, Skipped};
 use single_state_store::{Saved, fresh_epoch};
 
 use super::{Entry, Loading, Registry};
 use crate::actor::{Coroutine, End};
 use crate::history::Deed;
-use crate::resident::{Poison, Resident};
+use crate::resident::{Cut, Poison, Resident};
+
+/// A save that is on its way when a session is given up is waited for so long.
+const SETTLED_WITHIN: Duration = Duration::from_secs(1);
 
 /// While the store is away, what must be done is tried again so often.
 const STORE_RETRY: Duration = Duration::from_secs(1);
@@ -22,7 +25,10 @@ impl Registry {
         let end = tokio::select! {
             // What a later owner has is dropped in the middle of whatever it does.
             biased;
-            () = resident.fenced() => Ok(End::Fenced),
+            cut = resident.cut_off() => Ok(match cut {
+                Cut::Fenced => End::Fenced,
+                Cut::Interrupted => End::Interrupted,
+            }),
             end = AssertUnwindSafe(coroutine).catch_unwind() => end,
         };
         // On the heap, so that a living session holds no room for its end.
@@ -37,6 +43,7 @@ impl Registry {
                 self.host.history.record(id, resident.epoch, || Deed::Passivate);
                 self.release(resident).await;
                 resident.moved();
+                self.count_leaving(resident);
                 None
             }
             Ok(End::Deleted) => {
@@ -46,6 +53,15 @@ impl Registry {
             Ok(End::Fenced) => {
                 self.host.history.record(id, resident.epoch, || Deed::Fenced);
                 resident.reset_channels(ResetCode::Fenced);
+                None
+            }
+            Ok(End::Interrupted) => {
+                // What is on its way to the store is part of what the next owner finds.
+                let settled = std::future::poll_fn(|context| resident.poll_settled(context));
+                let _ = tokio::time::timeout(SETTLED_WITHIN, settled).await;
+                self.release(resident).await;
+                resident.reset_channels(ResetCode::RolledBack);
+                self.count_leaving(resident);
                 None
             }
             Ok(End::Panicked(poison)) => Some(poison),
@@ -65,6 +81,7 @@ impl Registry {
         };
         self.sessions.borrow_mut().remove(id);
         self.host.metrics.resident.dec();
+        self.left.notify_waiters();
         if let Some(poison) = again {
             self.roll_back(resident, poison);
         }
@@ -78,9 +95,19 @@ impl Registry {
         self.sessions.borrow_mut().insert(session.clone(), Entry::Loading(Box::new(loading)));
         resident.reset_channels(ResetCode::RolledBack);
         if resident.has_row() {
-            tokio::task::spawn_local(self.clone().load(session, resident.epoch, Vec::new()));
+            tokio::task::spawn_local(self.clone().load(
+                session,
+                resident.epoch,
+                Skipped::default(),
+            ));
         } else {
             self.begin(&session, fresh_epoch(resident.epoch));
+        }
+    }
+
+    fn count_leaving(&self, resident: &Resident) {
+        if let Some((since, why)) = resident.leaving() {
+            self.host.metrics.left(why, since.elapsed());
         }
     }
 
@@ -88,8 +115,8 @@ impl Registry {
         if !resident.has_row() {
             return;
         }
-        let released = [(resident.id.clone(), resident.epoch)];
-        if let Err(error) = self.host.store.release(&released, false).await {
+        let released = self.host.ownership.release(&resident.id, resident.epoch).await;
+        if let Err(error) = released {
             // It is politeness: whoever wants the session takes it after a while.
             tracing::debug!(session.id = resident.id.as_str(), %error, "release a session");
         }

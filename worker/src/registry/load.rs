@@ -5,7 +5,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use single_state_proto::frame::{Open, Refused};
+use single_state_proto::frame::{Open, Refused, Skipped};
 use single_state_proto::id::{Epoch, SessionId, WorkerIndex};
 use single_state_store::{Claim, Claimed, Holder, MAX_STRIKES, Row, StoreError, fresh_epoch};
 use tokio::time::Instant;
@@ -31,7 +31,7 @@ impl Registry {
         self: Rc<Self>,
         session: SessionId,
         min_epoch: Epoch,
-        down: Vec<WorkerIndex>,
+        Skipped { down, passed_over }: Skipped,
     ) {
         let began = Instant::now();
         let mut pause = FIRST_POLL;
@@ -44,8 +44,10 @@ impl Registry {
                     let reason = if row.unreleased { "steal" } else { "stored" };
                     self.host.metrics.claimed(reason);
                     self.host.history.record(&session, row.epoch, || {
-                        let down = down.iter().map(|index| index.0).collect();
-                        Deed::Claim { asked, version: row.version.0, reason, down }
+                        let numbers =
+                            |list: &[WorkerIndex]| list.iter().map(|index| index.0).collect();
+                        let (down, passed_over) = (numbers(&down), numbers(&passed_over));
+                        Deed::Claim { asked, version: row.version.0, reason, down, passed_over }
                     });
                     return self.claimed(&session, row).await;
                 }
@@ -87,8 +89,8 @@ impl Registry {
         tracing::debug!(session.id = session.as_str(), %error, "claim a session");
     }
 
-    async fn claimed(self: &Rc<Self>, session: &SessionId, row: Row) {
-        let state = match row.state.clone() {
+    async fn claimed(self: &Rc<Self>, session: &SessionId, mut row: Row) {
+        let state = match row.state.take() {
             Some(state) => state,
             // Too long to come with the claim.
             None => match self.host.store.load(session, row.epoch).await {
@@ -100,6 +102,7 @@ impl Registry {
                 }
             },
         };
+        row.state = Some(state.clone());
         if row.strikes >= MAX_STRIKES {
             tracing::error!(
                 session.id = session.as_str(),
@@ -164,6 +167,7 @@ impl Registry {
             version: 0,
             reason: "fresh",
             down: Vec::new(),
+            passed_over: Vec::new(),
         });
         let resident = self.empty(session, epoch, None);
         self.enter(session, &resident, None);

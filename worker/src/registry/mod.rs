@@ -12,34 +12,35 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use rustc_hash::FxHashMap;
-use single_state_proto::frame::{Open, Refused};
+use single_state_proto::frame::{Open, Refused, Skipped};
 use single_state_proto::id::{Epoch, SessionId};
 use single_state_proto::placement::PlacementKey;
 use single_state_proto::topology::Topology;
 use single_state_store::{Standing, fresh_epoch};
+use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use crate::actor::{self, Coroutine, Loaded};
-use crate::chores::Map;
 use crate::history::Deed;
 use crate::host::Host;
+use crate::map::{Learned, Map};
 use crate::ownership::CONFIRMED_FOR;
-use crate::resident::{Poison, Resident, Tab};
+use crate::resident::{Leave, Poison, Resident, Tab};
 use crate::session::Session;
 use crate::snapshot::Unreadable;
 
+mod leave;
 mod live;
 mod load;
 
+/// A gateway whose OPEN has crossed a GOAWAY asks again, elsewhere, after so long.
+const DRAINING_RETRY_MS: u32 = 20;
 /// When a gateway asks again for a session for which there is no room.
 const FULL_RETRY_MS: u32 = 1000;
 /// How a gateway whose session could not be claimed asks again.
 const CLAIM_RETRY_MS: u32 = 500;
 /// … and one whose session leaves this memory just now.
 const LEAVING_RETRY_MS: u32 = 50;
-
-/// A session that could not be committed within this time does not leave memory.
-const GIVEN_UP_AFTER: Duration = Duration::from_secs(1);
 
 type Start = fn(Rc<Resident>, Rc<Host>, Option<Loaded>) -> Result<Coroutine, Unreadable>;
 
@@ -51,6 +52,8 @@ pub(crate) struct Registry {
     sessions: RefCell<FxHashMap<SessionId, Entry>>,
     /// The worker ends: sessions leave and none comes.
     draining: Cell<bool>,
+    /// A session has left memory, or stays after all.
+    left: Notify,
     /// Makes a session's coroutine: the one thing that knows the app's type.
     start: Start,
 }
@@ -74,14 +77,16 @@ struct Loading {
 impl Registry {
     /// A worker's registry for the app `S`.
     pub(crate) fn new<S: Session>(host: Rc<Host>, key: PlacementKey) -> Rc<Self> {
-        let (sessions, draining) = Default::default();
-        Rc::new(Self { host, map: Map::new(key), sessions, draining, start: actor::start::<S> })
+        let map = Map::new(key, host.index);
+        let (sessions, draining, left) = Default::default();
+        Rc::new(Self { host, map, sessions, draining, left, start: actor::start::<S> })
     }
 
     /// A gateway has told where sessions belong.
-    pub(crate) fn learn(&self, topology: Topology) {
-        self.host.ownership.set_generation(topology.generation());
-        self.map.learn(topology);
+    pub(crate) fn learn(&self, topology: Topology) -> Learned {
+        let learned = self.map.learn(topology);
+        self.host.ownership.set_generation(self.map.generation());
+        learned
     }
 
     // --- attaching ------------------------------------------------------------------------------
@@ -89,7 +94,10 @@ impl Registry {
     /// Attaches a channel to its session, which is loaded first if it is not in memory.
     pub(crate) fn open(self: &Rc<Self>, open: Box<Open>, tab: Rc<dyn Tab>) {
         if self.draining.get() {
-            return tab.refused(Refused::Retry { after_ms: CLAIM_RETRY_MS, owner: None });
+            return tab.refused(Refused::Retry { after_ms: DRAINING_RETRY_MS, owner: None });
+        }
+        if let Some(newer) = self.map.newer_than(open.generation) {
+            return tab.refused(Refused::Stale(newer));
         }
         let mut sessions = self.sessions.borrow_mut();
         let most = self.host.rules.max_sessions;
@@ -105,13 +113,19 @@ impl Registry {
                 }
             }
             Some(Entry::Loading(loading)) => loading.waiting.push((open, tab)),
+            // Who has it is asked for it wherever placement points; nobody begins to have it unless
+            // placement points here (I10).
+            None if !self.map.is_placed_here(&open.session, open.generation, &open.skipped) => {
+                drop(sessions);
+                tab.refused(Refused::WrongOwner);
+            }
             None if full => {
                 drop(sessions);
                 tab.refused(Refused::Retry { after_ms: FULL_RETRY_MS, owner: None });
             }
             None => {
                 let (session, min_epoch) = (open.session.clone(), open.min_epoch);
-                let (fresh, down) = (open.fresh, open.skipped.down.clone());
+                let (fresh, skipped) = (open.fresh, open.skipped.clone());
                 let loading = Loading { waiting: vec![(open, tab)], ..Loading::default() };
                 sessions.insert(session.clone(), Entry::Loading(Box::new(loading)));
                 drop(sessions);
@@ -120,14 +134,14 @@ impl Registry {
                     self.host.metrics.claimed("fresh");
                     self.begin(&session, fresh_epoch(min_epoch));
                 } else {
-                    tokio::task::spawn_local(self.clone().load(session, min_epoch, down));
+                    tokio::task::spawn_local(self.clone().load(session, min_epoch, skipped));
                 }
             }
         }
     }
 
     /// Loads a session that has work to do, unless it is here.
-    pub(crate) fn wake(self: &Rc<Self>, session: SessionId) {
+    pub(crate) fn wake(self: &Rc<Self>, session: SessionId, skipped: Skipped) {
         let mut sessions = self.sessions.borrow_mut();
         let most = self.host.rules.max_sessions;
         let full = most > 0 && sessions.len() >= most;
@@ -137,7 +151,7 @@ impl Registry {
         let loading = Loading { wanted: true, ..Loading::default() };
         sessions.insert(session.clone(), Entry::Loading(Box::new(loading)));
         drop(sessions);
-        tokio::task::spawn_local(self.clone().load(session, Epoch(0), Vec::new()));
+        tokio::task::spawn_local(self.clone().load(session, Epoch(0), skipped));
     }
 
     /// Whether nobody can have taken the session since this was last known (R5).
@@ -161,7 +175,7 @@ impl Registry {
             Ok(_) if open.min_epoch > resident.epoch => {
                 // Its gateway has seen a later owner that has left no trace: whoever serves it next
                 // must have a higher epoch than that one.
-                self.retire(&resident);
+                self.retire(&resident, Leave::Outrun);
                 tab.refused(Refused::Retry { after_ms: LEAVING_RETRY_MS, owner: None });
             }
             Ok(_) => {
@@ -176,28 +190,6 @@ impl Registry {
     }
 
     // --- leaving --------------------------------------------------------------------------------
-
-    /// The session leaves memory as soon as everything is committed. One that cannot be committed
-    /// soon goes on, and may be asked again (R18).
-    pub(crate) fn passivate(self: &Rc<Self>, resident: &Rc<Resident>, reason: &'static str) {
-        self.host.metrics.passivated(reason);
-        self.retire(resident);
-        if !self.draining.get() {
-            let resident = Rc::downgrade(resident);
-            tokio::task::spawn_local(async move {
-                tokio::time::sleep(GIVEN_UP_AFTER).await;
-                if let Some(resident) = resident.upgrade() {
-                    resident.stay();
-                }
-            });
-        }
-    }
-
-    fn retire(&self, resident: &Rc<Resident>) {
-        if let Some(due) = resident.retire() {
-            self.host.committer.schedule(resident, due);
-        }
-    }
 
     /// The app's state leaves memory, as soon as everything is committed and until there is work.
     pub(crate) fn sleep(&self, resident: &Rc<Resident>) {
@@ -246,11 +238,6 @@ impl Registry {
             (count + 1, Some(oldest.map_or(since, |oldest: Instant| oldest.min(since))))
         });
         (count, oldest.map_or(Duration::ZERO, |since| since.elapsed()))
-    }
-
-    /// Whether the session is in memory, or about to be.
-    pub(crate) fn contains(&self, session: &SessionId) -> bool {
-        self.sessions.borrow().contains_key(session)
     }
 
     /// Number of sessions in memory, with those that are being loaded.

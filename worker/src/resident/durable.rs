@@ -49,6 +49,7 @@ impl Resident {
         let excess = state.owners.len().saturating_sub(OWNERS);
         state.owners.drain(..excess);
         state.dropped = kept.expired;
+        state.saving.bytes = row.state.as_ref().map_or(0, Bytes::len);
         state.channels.reserve_exact(kept.channels.len());
         for channel in &kept.channels {
             state.restore_channel(channel);
@@ -106,6 +107,7 @@ impl Resident {
             channel.saving = channel.applied;
             channel.unsaved_bytes = 0;
         }
+        state.saving.bytes = bytes.len();
         let first = !state.saving.has_row;
         let (version, kept) = state.saving.begin();
         let wake_at = timers

@@ -7,6 +7,7 @@
 
 mod attachment;
 mod durable;
+mod leaving;
 mod saving;
 mod standing;
 mod state;
@@ -23,11 +24,13 @@ use single_state_proto::frame::{CloseCode, Open, Opened, Refused, ResetCode};
 use single_state_proto::id::{ChannelId, Epoch, InputNumber, Revision, SessionId};
 use single_state_proto::limits::WINDOW;
 use single_state_store::Version;
-use tokio::sync::{Notify, mpsc};
+use tokio::sync::mpsc;
 use tokio::time::Instant;
 
 pub(crate) use self::attachment::Attachment;
 pub(crate) use self::durable::Snapshot;
+use self::leaving::Scissors;
+pub(crate) use self::leaving::{Cut, Leave};
 pub(crate) use self::saving::Policy;
 pub(crate) use self::standing::{Plans, Poison, PoisonKind};
 use self::state::{Denied, State};
@@ -86,8 +89,7 @@ pub(crate) struct Resident {
     pub(crate) id: SessionId,
     pub(crate) epoch: Epoch,
     state: RefCell<State>,
-    /// A later owner has the session: its coroutine dies wherever it is.
-    fenced: Notify,
+    scissors: Scissors,
 }
 
 impl Resident {
@@ -99,7 +101,7 @@ impl Resident {
         version: Option<Version>,
     ) -> Rc<Self> {
         let state = State::new(policy, version.unwrap_or_default(), version.is_some());
-        Rc::new(Self { id, epoch, state: RefCell::new(state), fenced: Notify::new() })
+        Rc::new(Self { id, epoch, state: RefCell::new(state), scissors: Scissors::default() })
     }
 
     // --- channels -------------------------------------------------------------------------------

@@ -43,6 +43,8 @@ pub(super) struct Saving {
     pub(super) has_row: bool,
     /// Of the newest snapshot taken.
     version: Version,
+    /// Length of the newest snapshot.
+    pub(super) bytes: usize,
     /// Since when there is something to commit.
     changed: Option<Instant>,
     /// A hook has run, which may have changed the state: committed when the session leaves memory.
@@ -71,6 +73,7 @@ impl Saving {
             policy,
             has_row,
             version,
+            bytes: 0,
             changed: None,
             hinted: false,
             eager: false,

@@ -1,5 +1,5 @@
-//! A resident session's standing: whether it is still ours, whether it may leave memory, and what is
-//! suspected of it.
+//! A resident session's standing: whether it is still ours, whether it has something to do, and what
+//! is suspected of it.
 
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -58,17 +58,6 @@ impl Resident {
         self.state.borrow_mut().confirmed = Instant::now();
     }
 
-    /// A later owner has the session: nothing more is said or saved.
-    pub(crate) fn fence(&self) {
-        self.reset_channels(ResetCode::Fenced);
-        self.fenced.notify_one();
-    }
-
-    /// Waits until a later owner has the session.
-    pub(crate) async fn fenced(&self) {
-        self.fenced.notified().await;
-    }
-
     /// The session's memory is lost: its channels are to come again, to whoever has it then.
     pub(crate) fn reset_channels(&self, code: ResetCode) {
         let mut state = self.state.borrow_mut();
@@ -110,25 +99,6 @@ impl Resident {
         self.with_log(|log| log.event(false, body, Leaves::Unconfirmed));
     }
 
-    /// The session is to leave memory once everything is committed. Returns when its commit is due,
-    /// if that is news to the committer.
-    pub(crate) fn retire(&self) -> Option<Instant> {
-        let mut state = self.state.borrow_mut();
-        let unused = !state.touched && state.mailbox.is_empty() && state.posts.is_none();
-        state.stopped |= unused;
-        state.retiring = true;
-        state.saving.settle(Instant::now());
-        state.wake();
-        state.news()
-    }
-
-    /// It stays after all.
-    pub(crate) fn stay(&self) {
-        let mut state = self.state.borrow_mut();
-        state.retiring = false;
-        state.wake();
-    }
-
     /// Whether the app's state has left memory.
     pub(crate) fn is_asleep(&self) -> bool {
         self.state.borrow().asleep
@@ -164,17 +134,11 @@ impl Resident {
     /// Ready when there is something to do for which the session must be awake, or it is to leave.
     pub(crate) fn poll_awake(&self, context: &mut Context<'_>) -> Poll<()> {
         let mut state = self.state.borrow_mut();
-        if state.has_work() || state.retiring {
+        if state.has_work() || state.leaving.is_some() {
             return Poll::Ready(());
         }
         state.coroutine = Some(context.waker().clone());
         Poll::Pending
-    }
-
-    /// Whether it leaves memory, and the store has everything.
-    pub(crate) fn is_leaving(&self) -> bool {
-        let state = self.state.borrow();
-        state.stopped || (state.retiring && state.saving.is_clean())
     }
 
     /// Since when the session has had nothing to do; `None` while it has, or will soon.
@@ -184,7 +148,8 @@ impl Resident {
         let planned = state.plans.jobs || state.plans.next_due.is_some_and(|due| due < soon);
         // One sender is the session's own.
         let posters = state.posts.as_ref().is_some_and(|(sender, _)| sender.strong_count() > 1);
-        let busy = state.has_work() || state.retiring || state.in_call || planned || posters;
+        let busy =
+            state.has_work() || state.leaving.is_some() || state.in_call || planned || posters;
         (!busy).then_some(state.active)
     }
 

@@ -16,7 +16,7 @@ use tokio::sync::mpsc;
 use tokio::time::Instant;
 
 use super::saving::{Policy, Saving};
-use super::{ChannelKey, Plans, Poison, Tab, Work};
+use super::{ChannelKey, Leave, Plans, Poison, Tab, Work};
 use crate::output::{Cursor, Leaves, OutputLog};
 
 /// Events are kept so long for a channel that is away (R12).
@@ -52,8 +52,9 @@ pub(super) struct State {
     /// Whether the next turn is the mailbox's, so that neither inputs nor posts starve.
     pub(super) mailbox_first: bool,
     pub(super) stopped: bool,
-    /// The session leaves memory as soon as everything is committed, and takes no more work.
-    pub(super) retiring: bool,
+    /// The session leaves memory as soon as everything is committed, and takes no more work: since
+    /// when, and why.
+    pub(super) leaving: Option<(Instant, Leave)>,
     /// A snapshot is to be taken when no handler runs.
     pub(super) snapshot_wanted: bool,
     /// The app's state and the log are to leave memory, the channels are to stay.
@@ -136,7 +137,7 @@ impl State {
             attached: 0,
             mailbox_first: true,
             stopped: false,
-            retiring: false,
+            leaving: None,
             snapshot_wanted: false,
             sleep_wanted: false,
             asleep: false,
@@ -171,7 +172,7 @@ impl State {
 
     /// The channel that `open` may attach to, a new one if need be.
     pub(super) fn admit(&mut self, open: &Open) -> Result<ChannelKey, Denied> {
-        if self.stopped || self.retiring {
+        if self.stopped || self.leaving.is_some() {
             return Err(Denied::Refused(Refused::Retry { after_ms: 50, owner: None }));
         }
         if let Some(channel) = self.channels.iter_mut().find(|channel| channel.id == open.channel) {
@@ -235,7 +236,7 @@ impl State {
 
     /// The next thing to do. Of posts the context is woken by their queue.
     pub(super) fn next_work(&mut self, context: &mut Context<'_>) -> Option<Work> {
-        if self.stopped || (self.retiring && self.saving.is_clean()) {
+        if self.stopped || (self.leaving.is_some() && self.saving.is_clean()) {
             // Whoever attaches from now on comes too late.
             self.stopped = true;
             return Some(Work::Stop);
@@ -243,7 +244,7 @@ impl State {
         if std::mem::take(&mut self.snapshot_wanted) {
             return Some(Work::Snapshot);
         }
-        if self.retiring {
+        if self.leaving.is_some() {
             return None;
         }
         if self.attached > 0 {
@@ -271,7 +272,7 @@ impl State {
     /// Whether the session's own messages may be handled now.
     pub(super) fn takes_timers(&self) -> bool {
         let ahead = self.saving.is_gated() && self.saving.is_too_far_ahead();
-        !(self.stopped || self.retiring || self.snapshot_wanted || self.holding || ahead)
+        !(self.stopped || self.leaving.is_some() || self.snapshot_wanted || self.holding || ahead)
     }
 
     pub(super) fn has_work(&self) -> bool {

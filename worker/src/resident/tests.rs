@@ -13,7 +13,7 @@ use single_state_proto::limits::{MAILBOX, MAX_CHANNELS, WINDOW};
 use single_state_store::Row;
 use tokio::time::Instant;
 
-use super::{Attachment, Policy, Resident, Snapshot, Tab, Work};
+use super::{Attachment, Leave, Policy, Resident, Snapshot, Tab, Work};
 use crate::clock::Clock;
 use crate::output::Leaves;
 use crate::snapshot;
@@ -455,7 +455,7 @@ fn a_session_that_retires_takes_no_more_input_and_none_is_lost() {
     let tab = attach(&resident, &open("a", 1, 1));
     tab.receive(1);
     work(&resident);
-    assert!(resident.retire().is_some(), "its commit is due at once");
+    assert!(resident.retire(Leave::Idle).is_some(), "its commit is due at once");
     tab.receive(2);
     assert_eq!(work(&resident), [0; 0]);
     let retry = Refused::Retry { after_ms: 50, owner: None };

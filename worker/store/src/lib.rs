@@ -114,7 +114,9 @@ pub struct Claim {
 pub struct Manners {
     /// Workers that are known to be gone: what they own may be taken.
     pub down: Vec<WorkerIndex>,
-    /// Takes from live owners too. An app version above the claimer's own is still not taken.
+    /// Takes from live owners and newer topologies too, and the row has the claimer's generation
+    /// from then on, even if that is lower (R4). An app version above the claimer's own is still
+    /// not taken.
     pub force: bool,
 }
 
@@ -154,7 +156,7 @@ pub struct Holder {
     pub owner: Option<WorkerIndex>,
     /// App version of its snapshot.
     pub app_version: u32,
-    /// The newest topology under which it was claimed.
+    /// The topology under which it was claimed last.
     pub generation: Generation,
 }
 

@@ -87,7 +87,7 @@ impl MemoryStore {
             return Claimed::Held(holder);
         }
         entry.epoch = Epoch(entry.epoch.0 + 1).max(claim.at_least);
-        entry.generation = entry.generation.max(owner.generation);
+        entry.generation = owner.generation;
         entry.unreleased = holder.owner.is_some();
         entry.owner = Some((owner.index, owner.incarnation));
         entry.updated_at = SystemTime::now();

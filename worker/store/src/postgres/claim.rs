@@ -19,7 +19,7 @@ SELECT $1::text, c.id, c.at_least, $6::bigint, $4::integer, $5::bigint, 0, 0, 0,
 FROM unnest($2::text[], $3::bigint[]) AS c(id, at_least) ORDER BY c.id COLLATE \"C\"
 ON CONFLICT (cluster, id) DO UPDATE SET
   epoch = greatest(s.epoch + 1, EXCLUDED.epoch),
-  generation = greatest(s.generation, EXCLUDED.generation),
+  generation = EXCLUDED.generation,
   owner_index = EXCLUDED.owner_index, owner_incarnation = EXCLUDED.owner_incarnation,
   unreleased = s.owner_index IS NOT NULL, updated_at = now()
 WHERE s.app_version <= $7::bigint AND ($9::boolean OR (s.generation <= EXCLUDED.generation

@@ -43,7 +43,7 @@ fn claim_one(
         cluster,
         claim.session.as_str(),
         number(row.epoch.0)?,
-        number(holder.generation.max(owner.generation).0)?,
+        number(owner.generation.0)?,
         owner.index.0,
         number(owner.incarnation.0)?,
         row.unreleased,
