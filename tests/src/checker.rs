@@ -34,8 +34,9 @@ const AROUND: usize = 12;
 /// What is known beside the histories.
 #[derive(Debug, Clone, Default)]
 pub struct Options {
-    /// The placement key and the number of workers.
-    pub placement: Option<([u8; 16], u64)>,
+    /// The placement key, and how many workers there were, one number after the other: which of them
+    /// a gateway knew when it placed a session stands nowhere. Without it I10 is not tested.
+    pub placement: Option<([u8; 16], Vec<u64>)>,
     /// No socket may be closed by the server.
     pub no_closes: bool,
 }

@@ -109,7 +109,7 @@ async fn start(folder: &TempDir, durability: &str) -> Result<Cluster> {
 fn check_all(folder: &Path, workers: usize) -> Result<Checked> {
     let mut files = vec![folder.join("clients.jsonl")];
     files.extend((0..workers).map(|index| folder.join(format!("worker-{index}.jsonl"))));
-    let known = Known { placement: Some((PLACEMENT_KEY, workers as u64)), no_closes: true };
+    let known = Known { placement: Some((PLACEMENT_KEY, vec![workers as u64])), no_closes: true };
     match check(&read(&files)?, &known) {
         Ok(checked) => Ok(checked),
         Err(violation) => {
