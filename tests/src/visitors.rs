@@ -50,6 +50,8 @@ pub struct Beat {
 pub struct Stay {
     /// Its session's id.
     pub session: String,
+    /// It speaks `single-state.v1`.
+    pub is_numbered: bool,
     /// Its items.
     pub beats: Vec<Beat>,
     /// The code with which its socket was closed for good.
@@ -126,7 +128,7 @@ impl Visitors {
     }
 
     /// Nobody appends more, then all look for their items; their history is complete.
-    pub async fn leave(mut self) -> Result<Vec<Stay>> {
+    pub async fn leave(&mut self) -> Result<Vec<Stay>> {
         self.over.send_replace(true);
         while let Some(left) = self.lives.join_next().await {
             self.left.push(left??);
@@ -139,7 +141,8 @@ impl Visitors {
             }
             anyhow::Ok((visitor, stay))
         };
-        let looking = stream::iter(self.left).map(look).buffer_unordered(AT_ONCE);
+        let left = std::mem::take(&mut self.left);
+        let looking = stream::iter(left).map(look).buffer_unordered(AT_ONCE);
         let stays: Vec<_> = looking.try_collect().await?;
         self.recorder.flush()?;
         Ok(stays.into_iter().map(|(_, stay)| stay).collect())

@@ -24,7 +24,8 @@ pub struct Verdict {
     pub moves: BTreeMap<String, usize>,
     /// When they were claimed, in order.
     pub claimed: Vec<u64>,
-    /// The longest wait for an answer of each session that was moved, the shortest first.
+    /// The longest wait for an answer of each session that was moved, the shortest first; of all
+    /// sessions if none was.
     pub pauses: Vec<u64>,
     /// All waits for answers before the span, the shortest first.
     pub calm: Vec<u64>,
@@ -76,11 +77,13 @@ impl Verdict {
                 verdict.claimed.push(event.t);
             }
         }
-        let wait = |session: &String| {
-            let beats = sessions[session.as_str()].iter().flat_map(|stay| &stay.beats);
+        let moves = &verdict.moves;
+        sessions.retain(|session, _| moves.is_empty() || moves.contains_key(*session));
+        let wait = |stays: Vec<&Stay>| {
+            let beats = stays.into_iter().flat_map(|stay| &stay.beats);
             beats.filter(|beat| span.meets(beat)).map(Beat::wait).max()
         };
-        verdict.pauses = verdict.moves.keys().filter_map(wait).collect();
+        verdict.pauses = sessions.into_values().filter_map(wait).collect();
         verdict.pauses.sort_unstable();
         verdict.calm.sort_unstable();
         verdict.count_items(events);
@@ -171,7 +174,12 @@ mod tests {
 
     fn stay(session: &str, beats: &[(u64, u64)]) -> Stay {
         let beats = beats.iter().map(|(sent, answered)| Beat { sent: *sent, answered: *answered });
-        Stay { session: session.to_owned(), beats: beats.collect(), closed: None }
+        Stay {
+            session: session.to_owned(),
+            is_numbered: true,
+            beats: beats.collect(),
+            closed: None,
+        }
     }
 
     #[test]
@@ -185,6 +193,13 @@ mod tests {
         let verdict = Verdict::of(&events, &stays, Span { from: 100, to: 200 });
         assert_eq!((verdict.sessions, verdict.moved(), verdict.most_moves()), (2, 1, 2));
         assert_eq!((verdict.pauses, verdict.calm), (vec![30], vec![50]));
+    }
+
+    #[test]
+    fn when_no_session_is_moved_the_waits_of_all_are_told() {
+        let stays = [stay("a", &[(90, 112)]), stay("b", &[(90, 190)])];
+        let verdict = Verdict::of(&[], &stays, Span { from: 100, to: 200 });
+        assert_eq!((verdict.moved(), verdict.pauses), (0, vec![22, 100]));
     }
 
     #[test]

@@ -140,7 +140,8 @@ pub(super) async fn live(
     mut over: watch::Receiver<bool>,
 ) -> Result<(Visitor, Stay)> {
     let session = visitor.session().to_owned();
-    let mut stay = Stay { session, beats: Vec::new(), closed: None };
+    let is_numbered = matches!(visitor.voice, Voice::Numbered(_));
+    let mut stay = Stay { session, is_numbered, beats: Vec::new(), closed: None };
     let mut due = Instant::now() + pace.mul_f64(2.0 * random());
     for number in 1.. {
         let closed = tokio::select! {
