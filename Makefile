@@ -1,7 +1,7 @@
 # The two commands of the README, and what they stand on. `make` alone lists them.
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check bench bench-store crowd race exactly-once
+.PHONY: help demo test check bench bench-store crowd race exactly-once moves
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 20
@@ -47,3 +47,8 @@ race: ## six processes fight for the same rows, 60 s in PostgreSQL and 60 s in S
 exactly-once: ## a minute of cut connections and killed workers: what clients append arrives once; prints the figures
 	cargo build --workspace --bins
 	SINGLE_STATE_TEST_CUT_SECONDS=60 cargo test -p single-state-tests --test client -- --nocapture --test-threads 1
+
+moves: ## 1,000 sessions in both stores while workers and gateways come and go; prints the figures
+	tests/setup.sh bench
+	cargo build --release --workspace --bins
+	SINGLE_STATE_TEST_MOVES=1000 cargo test --release -p single-state-tests --test moves -- --nocapture --test-threads 1

@@ -7,9 +7,9 @@ use std::time::Duration;
 use anyhow::{Result, bail};
 use futures_util::future::try_join_all;
 use hdrhistogram::Histogram;
+use single_state_tests::page::{Received, Socket};
 use tokio::time::{Instant, sleep, sleep_until};
 
-use crate::browser::{Browser, Received};
 use crate::meter::{Meter, Reading};
 use crate::workload::{Verdict, Workload};
 
@@ -20,7 +20,7 @@ const LONGEST_US: u64 = 60_000_000;
 /// A connected browser and how much it has sent.
 #[derive(Debug)]
 pub(crate) struct Page {
-    browser: Browser,
+    browser: Socket,
     sent: u64,
 }
 
@@ -48,7 +48,7 @@ pub(crate) fn workload() -> Workload {
 
 impl Page {
     pub(crate) async fn connect(url: &str) -> Result<Self> {
-        Ok(Self { browser: Browser::connect(url).await?, sent: 0 })
+        Ok(Self { browser: Socket::connect(url).await?, sent: 0 })
     }
 
     /// Sends a message and waits for its answer, which must count all of them.

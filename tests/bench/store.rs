@@ -5,8 +5,6 @@
 
 #![expect(clippy::print_stdout, reason = "the tables are the command's result")]
 
-#[path = "../load/browser.rs"]
-mod browser;
 mod claims;
 mod contest;
 mod database;

@@ -18,9 +18,9 @@ struct Args {
     /// Histories of clients (`swarm --history`) and of workers (`worker --history`).
     #[arg(required = true)]
     files: Vec<PathBuf>,
-    /// How many workers there are, to test where sessions live.
+    /// How many workers there are, to test where sessions live; several, if that has changed.
     #[arg(long, value_name = "N")]
-    workers: Option<u64>,
+    workers: Vec<u64>,
     /// The key that places sessions.
     #[arg(long, default_value = "00000000000000000000000000000000", value_name = "HEX32", value_parser = key)]
     placement_key: [u8; 16],
@@ -45,7 +45,7 @@ fn key(text: &str) -> Result<[u8; 16], String> {
 }
 
 fn run(args: &Args) -> Result<bool> {
-    let placement = args.workers.map(|workers| (args.placement_key, workers));
+    let placement = (!args.workers.is_empty()).then(|| (args.placement_key, args.workers.clone()));
     let options = Options { placement, no_closes: args.no_closes };
     let mut out = std::io::stdout().lock();
     match check(&read(&args.files)?, &options) {

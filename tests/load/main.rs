@@ -1,9 +1,8 @@
 //! `swarm`: simulated browsers that load a deployment, and figures of what it costs.
 //!
-//! Owns: flags, the run, the report. Each browser (`peer.rs`) is a plain page (`browser.rs`) or
+//! Owns: flags, the run, the report. Each browser (`peer.rs`) is a plain page or
 //! a client of `single-state.v1`; what the servers use is read from `/proc` (`usage.rs`).
 
-mod browser;
 mod peer;
 mod report;
 mod run;

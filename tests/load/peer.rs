@@ -1,11 +1,11 @@
 //! One browser of the swarm: a plain page, or a client of `single-state.v1` that comes back by itself.
 
-use anyhow::{Result, bail};
+use anyhow::Result;
 use serde_json::Value;
 use single_state_tests::client::{self, Client, Manners};
-use single_state_tests::history::{End, Recorder, What};
+use single_state_tests::history::Recorder;
+use single_state_tests::page::{Page, Received};
 
-use crate::browser::{Browser, Received};
 use crate::workload::{Verdict, Workload};
 
 /// What browsers speak.
@@ -44,16 +44,6 @@ pub(crate) enum Peer {
     V1(Box<Client>),
 }
 
-/// A plain page, with what its history needs.
-#[derive(Debug)]
-pub(crate) struct Page {
-    browser: Browser,
-    channel: String,
-    session: String,
-    sent: u64,
-    recorder: Recorder,
-}
-
 /// What has come.
 #[derive(Debug)]
 pub(crate) enum Heard {
@@ -75,19 +65,15 @@ impl Peer {
             client.open().await?;
             return Ok(Self::V1(Box::new(client)));
         }
-        let browser = Browser::connect(url).await?;
         // Only what is written down needs a name.
-        let channel = if recorder.is_on() { format!(".{number}") } else { String::new() };
-        // A session without a name in the address is not told from others in what workers write.
-        let session = url.split("session=").nth(1).and_then(|rest| rest.split('&').next());
-        let session = session.map_or_else(|| format!("page-{number}"), str::to_owned);
-        Ok(Self::Plain(Box::new(Page { browser, channel, session, sent: 0, recorder })))
+        let channel = if recorder.is_on() { format!("page.{number}") } else { String::new() };
+        Ok(Self::Plain(Box::new(Page::connect(url, &channel, recorder).await?)))
     }
 
     /// What stands in its items.
     pub(crate) fn channel(&self) -> &str {
         match self {
-            Self::Plain(page) => &page.channel,
+            Self::Plain(page) => page.channel(),
             Self::V1(client) => client.core().channel().as_str(),
         }
     }
@@ -138,7 +124,7 @@ impl Peer {
     /// Whether it looks in the end for what it has sent: other servers need not know that message.
     pub(crate) fn looks(&self) -> bool {
         match self {
-            Self::Plain(page) => page.recorder.is_on(),
+            Self::Plain(page) => !page.channel().is_empty(),
             Self::V1(_) => true,
         }
     }
@@ -157,50 +143,6 @@ impl Peer {
         // A channel's name may begin with digits: numbers of a swarm have eight.
         let (number, rest) = item.split_at_checked(digits.min(8))?;
         rest.starts_with(self.channel()).then(|| number.parse().ok())?
-    }
-}
-
-impl Page {
-    async fn send(&mut self, text: &str) -> Result<()> {
-        self.sent += 1;
-        let n = self.sent;
-        self.record(|channel| {
-            let item = serde_json::from_str::<Value>(text).ok();
-            let item = item.and_then(|message| message["item"].as_str().map(str::to_owned));
-            What::Send { channel, n, item }
-        });
-        self.browser.send(text).await
-    }
-
-    async fn receive(&mut self) -> Result<Received> {
-        let received = self.browser.receive().await?;
-        if let Received::Closed(code) = received {
-            let end = if code == 1006 { End::Network } else { End::Server };
-            self.record(|channel| What::Closed { channel, code, end });
-        }
-        Ok(received)
-    }
-
-    async fn items(&mut self) -> Result<Vec<String>> {
-        self.send(r#"{"tag":"items"}"#).await?;
-        let after = self.sent;
-        loop {
-            match self.receive().await? {
-                Received::Message(answer) if answer.starts_with(br#"{"tag":"items""#) => {
-                    let mut answer: Value = serde_json::from_slice(&answer)?;
-                    let items: Vec<String> = serde_json::from_value(answer["items"].take())?;
-                    self.record(|channel| What::Found { channel, after, items: items.clone() });
-                    return Ok(items);
-                }
-                Received::Message(_) => {}
-                Received::Closed(code) => bail!("closed with {code}"),
-            }
-        }
-    }
-
-    fn record(&self, what: impl FnOnce(String) -> What) {
-        let channel = || format!("page{}", self.channel);
-        self.recorder.record("swarm", &self.session, || what(channel()));
     }
 }
 

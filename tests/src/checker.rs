@@ -23,10 +23,13 @@ mod ownership;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::{Display, Formatter};
+use std::path::PathBuf;
 
 use single_state_proto::browser::DurabilityName;
 
-use crate::history::{Event, What};
+use anyhow::Context;
+
+use crate::history::{Event, What, read};
 
 /// Lines of context before and after the one at fault.
 const AROUND: usize = 12;
@@ -34,8 +37,9 @@ const AROUND: usize = 12;
 /// What is known beside the histories.
 #[derive(Debug, Clone, Default)]
 pub struct Options {
-    /// The placement key and the number of workers.
-    pub placement: Option<([u8; 16], u64)>,
+    /// The placement key, and how many workers there were, one number after the other: which of them
+    /// a gateway knew when it placed a session stands nowhere. Without it I10 is not tested.
+    pub placement: Option<([u8; 16], Vec<u64>)>,
     /// No socket may be closed by the server.
     pub no_closes: bool,
 }
@@ -91,6 +95,23 @@ pub fn check(events: &[Event], options: &Options) -> Result<Checked, Box<Violati
         }
     }
     Ok(checked)
+}
+
+/// Tests what is in these files, which it keeps for whoever looks at them later if it is not as it
+/// must be.
+pub fn check_files(files: &[PathBuf], options: &Options) -> anyhow::Result<(Vec<Event>, Checked)> {
+    let events = read(files)?;
+    match check(&events, options) {
+        Ok(checked) => Ok((events, checked)),
+        Err(violation) => {
+            let kept = std::env::temp_dir().join(format!("single-state-{}", std::process::id()));
+            std::fs::create_dir_all(&kept)?;
+            for file in files {
+                std::fs::copy(file, kept.join(file.file_name().unwrap_or_default()))?;
+            }
+            Err(*violation).with_context(|| format!("kept in {}", kept.display()))
+        }
+    }
 }
 
 /// One session's lines, in the order of their time.

@@ -6,7 +6,7 @@ mod lines;
 #[cfg(test)]
 mod tests;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
@@ -61,7 +61,8 @@ impl Default for Manners {
 /// A client that stays, whatever becomes of its connections.
 #[derive(Debug)]
 pub struct Client {
-    url: String,
+    /// Where it connects, in turn: the first one is next.
+    urls: VecDeque<String>,
     manners: Manners,
     core: Core,
     socket: Option<Socket>,
@@ -84,9 +85,9 @@ impl Client {
         let core = Core::new(None, random_channel());
         let (socket, opening, attempts, asked_to_wait) = Default::default();
         let (connections, closes) = (0, 0);
-        let (url, heard_at) = (url.to_owned(), Instant::now());
+        let (urls, heard_at) = (VecDeque::from([url.to_owned()]), Instant::now());
         Self {
-            url,
+            urls,
             manners,
             core,
             socket,
@@ -101,7 +102,12 @@ impl Client {
 
     /// From now on it connects there: another gateway.
     pub fn set_url(&mut self, url: &str) {
-        url.clone_into(&mut self.url);
+        self.urls = VecDeque::from([url.to_owned()]);
+    }
+
+    /// It may connect there too: each attempt goes where the one before has not gone.
+    pub fn add_url(&mut self, url: &str) {
+        self.urls.push_back(url.to_owned());
     }
 
     /// Connects, and waits for its welcome.
@@ -255,7 +261,8 @@ impl Client {
         if self.opening.is_none() {
             let wait = self.next_wait();
             self.attempts += 1;
-            let url = self.url.clone();
+            let url = self.urls.front().cloned().unwrap_or_default();
+            self.urls.rotate_left(1);
             self.opening = Some(tokio::spawn(async move {
                 sleep(wait).await;
                 timeout(HANDSHAKE, connect(&url)).await?
@@ -392,7 +399,7 @@ fn random_channel() -> ChannelId {
 }
 
 /// From 0 to 1.
-fn random() -> f64 {
+pub(crate) fn random() -> f64 {
     random_bits() as f64 / u64::MAX as f64
 }
 

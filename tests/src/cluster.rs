@@ -107,18 +107,8 @@ impl Cluster {
             workers.push(start_worker(&options, index, "127.0.0.1:0").await?);
         }
         let addresses: Vec<_> = workers.iter().map(|worker| worker.address.clone()).collect();
-        let mut command = Command::new(program("gateway"));
-        command
-            .args(["run", "--listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0"])
-            .args(["--log-format", "json"])
-            .args(["--placement-key", &hex(&PLACEMENT_KEY)])
-            .args(["--workers", &addresses.join(",")])
-            .args(&options.gateway_flags);
-        match &options.session_keys {
-            Some(file) => command.args(["--session-keys-file", file]),
-            None => command.arg("--unsigned-sessions"),
-        };
-        let gateway = start_node("gateway", command, "gateway listens").await?;
+        let known = ["--workers", &addresses.join(",")];
+        let gateway = start_gateway(&options, "127.0.0.1:0", known).await?;
         let cluster = Self { gateway, workers, options };
         for index in 0..cluster.workers.len() {
             cluster.wait_for_worker(index, "up").await?;
@@ -133,8 +123,7 @@ impl Cluster {
 
     /// Index of the worker to which `session` belongs, by the tests' own arithmetic.
     pub fn owner(&self, session: &str) -> usize {
-        let hash = siphash::siphash24(&PLACEMENT_KEY, session.as_bytes());
-        (hash % self.workers.len() as u64) as usize
+        home(session, self.workers.len())
     }
 
     /// An id of a session that belongs to the worker at `index`.
@@ -186,8 +175,14 @@ impl Cluster {
     }
 }
 
+/// Index of the worker to which `session` belongs while so many are there and none is skipped.
+pub fn home(session: &str, workers: usize) -> usize {
+    let hash = siphash::siphash24(&PLACEMENT_KEY, session.as_bytes());
+    (hash % workers as u64) as usize
+}
+
 /// Looks again and again until a condition is fulfilled.
-async fn poll<T: std::fmt::Debug>(
+pub(crate) async fn poll<T: std::fmt::Debug>(
     look: impl AsyncFn() -> Result<T>,
     condition: impl Fn(&T) -> bool,
 ) -> Result<()> {
@@ -232,7 +227,28 @@ impl Node {
     }
 }
 
-async fn start_worker(options: &Options, index: usize, address: &str) -> Result<Node> {
+/// Starts a gateway that listens there and knows its workers by this flag.
+pub(crate) async fn start_gateway(
+    options: &Options,
+    address: &str,
+    workers: [&str; 2],
+) -> Result<Node> {
+    let mut command = Command::new(program("gateway"));
+    command
+        .args(["run", "--listen", address, "--admin-listen", "127.0.0.1:0"])
+        .args(["--log-format", "json"])
+        .args(["--placement-key", &hex(&PLACEMENT_KEY)])
+        .args(workers)
+        .args(&options.gateway_flags);
+    match &options.session_keys {
+        Some(file) => command.args(["--session-keys-file", file]),
+        None => command.arg("--unsigned-sessions"),
+    };
+    start_node("gateway", command, "gateway listens").await
+}
+
+/// Starts a worker that listens there.
+pub(crate) async fn start_worker(options: &Options, index: usize, address: &str) -> Result<Node> {
     let mut command = Command::new(&options.worker);
     command
         .args(["--index", &index.to_string(), "--listen", address])

@@ -21,7 +21,7 @@
 //! | `reset`, `closed` | client | it was told to start over; its connection is over: `end` is `server` (with a close frame), `client` or `network` |
 //! | `found` | client | the answer to its input `after`: all the session's items, in order |
 //! | `mirror` | client | all it mirrors, when it knows that nothing is on its way |
-//! | `claim` | worker | it owns the session; the store was asked at `asked`. `reason` is `fresh` (the store was not asked), `stored` or `steal`; `down`: workers that were called down |
+//! | `claim` | worker | it owns the session; the store was asked at `asked`. `reason` is `fresh` (the store was not asked), `stored`, `steal` or `due` (nobody is attached, its timer is due); `down`: workers that were called down, `passed_over`: those that were skipped for another reason |
 //! | `activate` | worker | the session is in memory as the store has it: `applied` is the last input of each channel |
 //! | `apply` | worker | an input was handled |
 //! | `commit` | worker | a snapshot is in the store, which was asked at `asked` |
@@ -115,6 +115,8 @@ pub enum What {
         reason: String,
         #[serde(default)]
         down: Vec<u16>,
+        #[serde(default)]
+        passed_over: Vec<u16>,
     },
     Activate {
         epoch: u64,

@@ -9,11 +9,14 @@ pub mod chromium;
 pub mod client;
 pub mod cluster;
 pub mod dev;
+pub mod fleet;
 pub mod history;
+pub mod page;
 pub mod postgres;
 pub mod process;
 pub mod proxy;
 pub mod siphash;
+pub mod visitors;
 
 use std::time::Duration;
 

@@ -9,6 +9,7 @@
 //!
 //! A cut is a reset on both sides: what was under way is lost, as when a machine dies.
 
+mod crossing;
 mod pump;
 
 use std::collections::BTreeMap;
@@ -21,6 +22,8 @@ use anyhow::Result;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Notify, watch};
 use tokio::task::JoinHandle;
+
+pub use self::crossing::Crossing;
 
 /// Bytes of this direction.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -72,7 +75,8 @@ impl Faults {
 pub struct Proxy {
     address: SocketAddr,
     shared: Arc<Shared>,
-    accepting: JoinHandle<()>,
+    /// None if connections come from a [`Crossing`].
+    accepting: Option<JoinHandle<()>>,
 }
 
 #[derive(Debug)]
@@ -96,14 +100,9 @@ impl Proxy {
     pub async fn start(target: &str) -> Result<Self> {
         let listener = TcpListener::bind("127.0.0.1:0").await?;
         let address = listener.local_addr()?;
-        let shared = Arc::new(Shared {
-            faults: watch::Sender::new(Faults::default()),
-            target: Mutex::new(target.to_owned()),
-            connections: Mutex::default(),
-            accepted: AtomicU64::new(0),
-        });
+        let shared = Arc::new(Shared::new(target));
         let accepting = tokio::spawn(accept(listener, shared.clone()));
-        Ok(Self { address, shared, accepting })
+        Ok(Self { address, shared, accepting: Some(accepting) })
     }
 
     /// Where it listens, HOST:PORT.
@@ -157,8 +156,22 @@ impl Proxy {
 
 impl Drop for Proxy {
     fn drop(&mut self) {
-        self.accepting.abort();
+        if let Some(accepting) = &self.accepting {
+            accepting.abort();
+        }
+        self.set(Faults { refuse: true, ..Faults::default() });
         self.cut();
+    }
+}
+
+impl Shared {
+    fn new(target: &str) -> Self {
+        Self {
+            faults: watch::Sender::new(Faults::default()),
+            target: Mutex::new(target.to_owned()),
+            connections: Mutex::default(),
+            accepted: AtomicU64::new(0),
+        }
     }
 }
 
@@ -169,19 +182,23 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 async fn accept(listener: TcpListener, shared: Arc<Shared>) {
     loop {
         let Ok((client, _)) = listener.accept().await else { return };
-        if shared.faults.borrow().refuse {
-            reset(&client);
-            continue;
-        }
-        let number = shared.accepted.fetch_add(1, Ordering::Relaxed);
-        let connection = Arc::new(Connection::default());
-        lock(&shared.connections).insert(number, connection.clone());
-        let shared = shared.clone();
-        tokio::spawn(async move {
-            connect(client, &shared, &connection).await;
-            lock(&shared.connections).remove(&number);
-        });
+        take(client, &shared);
     }
+}
+
+/// Somebody has connected.
+fn take(client: TcpStream, shared: &Arc<Shared>) {
+    if shared.faults.borrow().refuse {
+        return reset(&client);
+    }
+    let number = shared.accepted.fetch_add(1, Ordering::Relaxed);
+    let connection = Arc::new(Connection::default());
+    lock(&shared.connections).insert(number, connection.clone());
+    let shared = shared.clone();
+    tokio::spawn(async move {
+        connect(client, &shared, &connection).await;
+        lock(&shared.connections).remove(&number);
+    });
 }
 
 async fn connect(client: TcpStream, shared: &Shared, connection: &Connection) {

@@ -64,7 +64,7 @@ fn events(text: &str) -> Vec<Event> {
 }
 
 fn check_text(text: &str) -> Result<Checked, Box<Violation>> {
-    let options = Options { placement: Some(([0; 16], 1)), no_closes: true };
+    let options = Options { placement: Some(([0; 16], vec![1])), no_closes: true };
     check(&events(text), &options)
 }
 
@@ -215,6 +215,39 @@ fn what_a_fenced_owner_does_is_i9() {
 fn a_session_in_the_wrong_place_is_i10() {
     must_reject_text(10, &GOOD.replace("w0 {", "w1 {"));
     must_reject_text(10, &without(r#""activate","epoch":10"#));
+}
+
+/// What is said of a claim of session `a`, which belongs to worker 0 of 1 and of 3, and to worker 1 of
+/// 2, or to 0 while 1 is skipped.
+fn check_claim(by: &str, sizes: &[u64], fields: &str) -> Result<(), u8> {
+    let claim = format!(r#"{by} {{"what":"claim","epoch":10,"version":0,{fields}}}"#);
+    let options = Options { placement: Some(([0; 16], sizes.to_vec())), no_closes: false };
+    check(&events(&claim), &options).map(drop).map_err(|violation| violation.invariant)
+}
+
+#[test]
+fn a_session_may_be_elsewhere_when_its_claim_names_the_workers_that_were_skipped() {
+    let skipping = |lists| check_claim("w0", &[2], &format!(r#""reason":"steal",{lists}"#));
+    assert_eq!(skipping(r#""down":[1]"#), Ok(()));
+    assert_eq!(skipping(r#""down":[],"passed_over":[1]"#), Ok(()));
+    assert_eq!(skipping(r#""down":[],"passed_over":[]"#), Err(10));
+    assert_eq!(skipping(r#""down":[0]"#), Err(10));
+}
+
+#[test]
+fn a_session_may_be_where_its_timer_was_found_to_be_due() {
+    assert_eq!(check_claim("w0", &[2], r#""reason":"due""#), Ok(()));
+    assert_eq!(check_claim("w0", &[2], r#""reason":"stored""#), Err(10));
+}
+
+#[test]
+fn a_session_may_be_where_any_topology_of_the_time_has_it_or_anywhere_if_none_is_known() {
+    let claimed = |by, sizes: &[u64]| check_claim(by, sizes, r#""reason":"stored""#);
+    assert_eq!(claimed("w0", &[3, 2]), Ok(()));
+    assert_eq!(claimed("w1", &[3, 2]), Ok(()));
+    assert_eq!(claimed("w1", &[3, 1]), Err(10));
+    let anywhere = events(r#"w1 {"what":"claim","epoch":10,"version":0,"reason":"stored"}"#);
+    assert!(check(&anywhere, &Options::default()).is_ok());
 }
 
 #[test]

@@ -7,10 +7,10 @@ use std::time::Duration;
 use anyhow::{Result, ensure};
 use serde_json::json;
 use single_state_tests::browser::Browser;
-use single_state_tests::checker::{Checked, Options as Known, check};
+use single_state_tests::checker::{Checked, Options as Known, check_files};
 use single_state_tests::client::{Client, Manners};
 use single_state_tests::cluster::{Cluster, Options, PLACEMENT_KEY};
-use single_state_tests::history::{End, Recorder, What, read};
+use single_state_tests::history::{End, Recorder, What};
 use single_state_tests::proxy::{Proxy, Way};
 use tempfile::TempDir;
 use tokio::task::JoinSet;
@@ -109,19 +109,8 @@ async fn start(folder: &TempDir, durability: &str) -> Result<Cluster> {
 fn check_all(folder: &Path, workers: usize) -> Result<Checked> {
     let mut files = vec![folder.join("clients.jsonl")];
     files.extend((0..workers).map(|index| folder.join(format!("worker-{index}.jsonl"))));
-    let known = Known { placement: Some((PLACEMENT_KEY, workers as u64)), no_closes: true };
-    match check(&read(&files)?, &known) {
-        Ok(checked) => Ok(checked),
-        Err(violation) => {
-            // For whoever looks at it later.
-            let kept = std::env::temp_dir().join(format!("single-state-{}", std::process::id()));
-            std::fs::create_dir_all(&kept)?;
-            for file in &files {
-                std::fs::copy(file, kept.join(file.file_name().unwrap_or_default()))?;
-            }
-            Err(anyhow::Error::new(*violation).context(format!("kept in {}", kept.display())))
-        }
-    }
+    let known = Known { placement: Some((PLACEMENT_KEY, vec![workers as u64])), no_closes: true };
+    check_files(&files, &known).map(|(_, checked)| checked)
 }
 
 fn url(proxy: &Proxy, session: &str) -> String {

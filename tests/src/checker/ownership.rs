@@ -96,7 +96,7 @@ impl<'a> Owners<'a> {
         tests: &mut Tests,
     ) -> Outcome {
         let event = session.events[at];
-        let What::Claim { epoch, asked, down, .. } = &event.what else { return Ok(()) };
+        let What::Claim { epoch, asked, .. } = &event.what else { return Ok(()) };
         if !session.is_memory {
             let twin = self.owners.get(epoch).map(|owner| owner.by);
             tests.must(7, at, twin.is_none(), || {
@@ -109,14 +109,8 @@ impl<'a> Owners<'a> {
                 format!("epoch {epoch} is claimed after {before} was")
             })?;
         }
-        if let Some((key, workers)) = options.placement
-            && self.last_by != event.by
-        {
-            let home = place(&key, &event.session, workers, down);
-            let prefix = format!("worker-{home}/");
-            tests.must(10, at, event.by.starts_with(&prefix), || {
-                format!("{} claims what belongs to worker {home}", event.by)
-            })?;
+        if self.last_by != event.by {
+            placed(options, event, at, tests)?;
         }
         self.last_by = &event.by;
         let owner = Owner {
@@ -252,18 +246,32 @@ impl<'a> Owners<'a> {
     }
 }
 
-/// Where a session belongs while some workers are down, by the tests' own arithmetic.
-fn place(key: &[u8; 16], session: &str, workers: u64, down: &[u16]) -> u64 {
+/// A session is claimed where some topology of the time places it, with those workers skipped that
+/// the claim names; or by whoever has found that its timer is due.
+fn placed(options: &Options, event: &Event, at: usize, tests: &mut Tests) -> Outcome {
+    let What::Claim { reason, down, passed_over, .. } = &event.what else { return Ok(()) };
+    let Some((key, sizes)) = &options.placement else { return Ok(()) };
+    let skipped = [down.as_slice(), passed_over].concat();
+    let homes: BTreeSet<_> =
+        sizes.iter().map(|workers| place(key, &event.session, *workers, &skipped)).collect();
+    let is_home = homes.iter().any(|home| event.by.starts_with(&format!("worker-{home}/")));
+    tests.must(10, at, is_home || reason == "due", || {
+        format!("{} claims what belongs to one of the workers {homes:?}", event.by)
+    })
+}
+
+/// Where a session belongs while some workers are skipped, by the tests' own arithmetic.
+fn place(key: &[u8; 16], session: &str, workers: u64, skipped: &[u16]) -> u64 {
     let mut salted = session.as_bytes().to_vec();
     let mut place = siphash24(key, &salted) % workers;
-    let is_down = |place: u64| down.iter().any(|down| u64::from(*down) == place);
+    let is_skipped = |place: u64| skipped.iter().any(|index| u64::from(*index) == place);
     for attempt in 1..=255_u8 {
-        if !is_down(place) {
+        if !is_skipped(place) {
             return place;
         }
         salted.truncate(session.len());
         salted.push(attempt);
         place = siphash24(key, &salted) % workers;
     }
-    (0..workers).find(|place| !is_down(*place)).unwrap_or(place)
+    (0..workers).find(|place| !is_skipped(*place)).unwrap_or(place)
 }

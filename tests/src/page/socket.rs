@@ -1,30 +1,31 @@
-//! One simulated browser: a plain page's websocket, written for many of them in one process. Masks
-//! are zero, which the protocol allows and which makes masking free.
+//! A plain page's websocket, written for many of them in one process. Masks are zero, which the
+//! protocol allows and which makes masking free.
 
 use anyhow::{Context, Result, bail};
 use bytes::{Buf, BytesMut};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
-/// A connected browser.
+/// A connected websocket.
 #[derive(Debug)]
-pub(crate) struct Browser {
+pub struct Socket {
     stream: TcpStream,
     buffer: BytesMut,
+    session: Option<String>,
 }
 
 /// What came from the server.
 #[derive(Debug)]
-pub(crate) enum Received {
+pub enum Received {
     /// A text or binary message.
     Message(BytesMut),
     /// It closed the socket, with this code.
     Closed(u16),
 }
 
-impl Browser {
+impl Socket {
     /// Connects to `ws://HOST:PORT/PATH`.
-    pub(crate) async fn connect(url: &str) -> Result<Self> {
+    pub async fn connect(url: &str) -> Result<Self> {
         let rest = url.strip_prefix("ws://").context("not a ws:// address")?;
         let (host, path) = rest.split_once('/').unwrap_or((rest, ""));
         let mut stream = TcpStream::connect(host).await?;
@@ -48,11 +49,17 @@ impl Browser {
             let line = head[..].split(|byte| *byte == b'\r').next().unwrap_or_default();
             bail!("no upgrade: {}", String::from_utf8_lossy(line));
         }
-        Ok(Self { stream, buffer })
+        let session = header(&String::from_utf8_lossy(&head), "x-single-state-session");
+        Ok(Self { stream, buffer, session })
+    }
+
+    /// The session that the answer to the upgrade has named.
+    pub fn session(&self) -> Option<&str> {
+        self.session.as_deref()
     }
 
     /// Sends a text message.
-    pub(crate) async fn send(&mut self, text: &str) -> Result<()> {
+    pub async fn send(&mut self, text: &str) -> Result<()> {
         let mut frame = Vec::with_capacity(text.len() + 14);
         frame.push(0x81);
         match text.len() {
@@ -72,7 +79,7 @@ impl Browser {
     }
 
     /// The next message. May be dropped and called again.
-    pub(crate) async fn receive(&mut self) -> Result<Received> {
+    pub async fn receive(&mut self) -> Result<Received> {
         loop {
             if let Some((opcode, payload)) = self.take_frame()? {
                 match opcode {
@@ -125,4 +132,11 @@ impl Browser {
         }
         Ok(Some((first & 0x0f, payload)))
     }
+}
+
+fn header(head: &str, name: &str) -> Option<String> {
+    head.lines().find_map(|line| {
+        let (known, value) = line.split_once(':')?;
+        known.eq_ignore_ascii_case(name).then(|| value.trim().to_owned())
+    })
 }

@@ -1,0 +1,211 @@
+//! Several gateways and a number of workers that changes: a cluster whose topology is a file, one for
+//! each gateway, so that they can learn of a change one after the other. If it is asked for, each
+//! gateway's link to each worker goes through a fault proxy of its own.
+
+use std::path::PathBuf;
+use std::process::ExitStatus;
+
+use anyhow::{Result, ensure};
+use futures_util::future::try_join_all;
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+use crate::cluster::{Node, Options, poll, start_gateway, start_worker};
+use crate::proxy::{Crossing, Proxy};
+
+/// What to start.
+#[derive(Debug, Clone, Default)]
+pub struct Plan {
+    /// Workers at first, and flags of all processes.
+    pub options: Options,
+    /// How many gateways.
+    pub gateways: usize,
+    /// Links go through proxies.
+    pub has_proxies: bool,
+}
+
+/// A running fleet; all of it is killed when dropped.
+#[derive(Debug)]
+pub struct Fleet {
+    /// The gateways.
+    pub gateways: Vec<Node>,
+    /// All workers that were ever started, by index.
+    pub workers: Vec<Node>,
+    /// The proxy between a gateway and a worker, by both.
+    pub proxies: Vec<Vec<Proxy>>,
+    crossings: Vec<Crossing>,
+    options: Options,
+    generation: u64,
+    size: usize,
+    folder: TempDir,
+}
+
+/// A list of workers with its number, as gateways read it.
+#[derive(Debug, Clone)]
+pub struct Topology {
+    generation: u64,
+    workers: Vec<String>,
+}
+
+impl Fleet {
+    /// Starts all processes and waits until each gateway has reached every worker.
+    pub async fn start(plan: Plan) -> Result<Self> {
+        let Plan { options, gateways, has_proxies } = plan;
+        let size = options.workers;
+        let mut fleet = Self {
+            gateways: Vec::new(),
+            workers: Vec::new(),
+            proxies: (0..gateways).map(|_| Vec::new()).collect(),
+            crossings: Vec::new(),
+            options,
+            generation: 0,
+            size: 0,
+            folder: tempfile::tempdir()?,
+        };
+        fleet.start_workers(size).await?;
+        if has_proxies {
+            for worker in &fleet.workers {
+                fleet.crossings.push(Crossing::start(&worker.address).await?);
+            }
+        }
+        let topology = fleet.next_topology(size);
+        for gateway in 0..gateways {
+            fleet.tell(gateway, &topology)?;
+            let node = fleet.start_gateway(gateway, "127.0.0.1:0").await?;
+            let process = node.process.id().unwrap_or_default();
+            let proxies = fleet.crossings.iter().map(|crossing| crossing.proxy_for(process));
+            fleet.proxies[gateway].extend(proxies);
+            fleet.gateways.push(node);
+        }
+        fleet.wait_for_links().await?;
+        Ok(fleet)
+    }
+
+    // --- where browsers and sessions go ----------------------------------------------------------
+
+    /// Where browsers connect to a gateway, with a query such as `?session=a` or nothing.
+    pub fn url(&self, gateway: usize, query: &str) -> String {
+        format!("ws://{}/ws{query}", self.gateways[gateway].address)
+    }
+
+    /// Workers of the newest topology.
+    pub fn size(&self) -> usize {
+        self.size
+    }
+
+    // --- gateways --------------------------------------------------------------------------------
+
+    async fn start_gateway(&self, gateway: usize, address: &str) -> Result<Node> {
+        let source = format!("file:{}", self.file(gateway).display());
+        start_gateway(&self.options, address, ["--topology", &source]).await
+    }
+
+    /// Tells a gateway to end, and starts it again at its address when it has.
+    pub async fn roll_gateway(&mut self, gateway: usize) -> Result<ExitStatus> {
+        let node = &mut self.gateways[gateway];
+        node.process.signal("TERM")?;
+        let status = node.process.wait().await?;
+        let address = node.address.clone();
+        self.gateways[gateway] = self.start_gateway(gateway, &address).await?;
+        self.wait_for_gateway(gateway, |_| true).await?;
+        Ok(status)
+    }
+
+    /// Waits until every gateway knows the newest topology and is linked to all its workers.
+    pub async fn wait_for_links(&self) -> Result<()> {
+        let is_linked = |status: &Value| {
+            let workers = status["workers"].as_array();
+            let is_up = |worker: &Value| worker["state"] == "up";
+            status["generation"] == self.generation
+                && workers.is_some_and(|all| all.len() == self.size && all.iter().all(is_up))
+        };
+        for gateway in 0..self.gateways.len() {
+            self.wait_for_gateway(gateway, is_linked).await?;
+        }
+        Ok(())
+    }
+
+    /// Waits until every gateway calls a worker `up`, `down` or `draining`.
+    pub async fn wait_for_worker(&self, index: usize, state: &str) -> Result<()> {
+        for gateway in 0..self.gateways.len() {
+            let is_so = |status: &Value| status["workers"][index]["state"] == state;
+            self.wait_for_gateway(gateway, is_so).await?;
+        }
+        Ok(())
+    }
+
+    /// Waits until a gateway's status fulfils a condition.
+    pub async fn wait_for_gateway(
+        &self,
+        gateway: usize,
+        condition: impl Fn(&Value) -> bool,
+    ) -> Result<()> {
+        poll(async || self.gateways[gateway].status().await, condition).await
+    }
+
+    // --- workers ---------------------------------------------------------------------------------
+
+    /// Starts workers until so many have been started; no gateway knows of new ones yet.
+    pub async fn start_workers(&mut self, count: usize) -> Result<()> {
+        let new = (self.workers.len()..count)
+            .map(|index| start_worker(&self.options, index, "127.0.0.1:0"));
+        self.workers.extend(try_join_all(new).await?);
+        Ok(())
+    }
+
+    /// Starts a worker again at its address.
+    pub async fn start_worker_again(&mut self, index: usize) -> Result<()> {
+        let address = self.workers[index].address.clone();
+        self.workers[index] = start_worker(&self.options, index, &address).await?;
+        Ok(())
+    }
+
+    /// Tells a worker to end, and waits until it has.
+    pub async fn drain_worker(&mut self, index: usize) -> Result<ExitStatus> {
+        self.workers[index].process.signal("TERM")?;
+        self.workers[index].process.wait().await
+    }
+
+    /// The sum of a metric over workers that run.
+    pub async fn worker_metric(&self, name: &str) -> Result<f64> {
+        let mut sum = 0.0;
+        for worker in self.workers.iter().filter(|worker| worker.process.id().is_some()) {
+            sum += worker.metric(name).await?;
+        }
+        Ok(sum)
+    }
+
+    // --- the topology ----------------------------------------------------------------------------
+
+    /// The next topology, of the first so many workers; to be told to gateways.
+    pub fn next_topology(&mut self, size: usize) -> Topology {
+        self.generation += 1;
+        self.size = size;
+        let workers = match &self.crossings[..] {
+            [] => self.workers[..size].iter().map(|worker| worker.address.clone()).collect(),
+            crossings => crossings[..size].iter().map(Crossing::address).collect(),
+        };
+        Topology { generation: self.generation, workers }
+    }
+
+    /// A gateway can read it now.
+    pub fn tell(&self, gateway: usize, topology: &Topology) -> Result<()> {
+        let Topology { generation, workers } = topology;
+        let text = json!({"generation": generation, "workers": workers, "placement": "modulo"})
+            .to_string();
+        let (new, file) = (self.folder.path().join("new"), self.file(gateway));
+        std::fs::write(&new, text)?;
+        Ok(std::fs::rename(new, file)?)
+    }
+
+    /// Makes the first so many workers the topology, which all gateways can read now.
+    pub fn resize(&mut self, size: usize) -> Result<()> {
+        ensure!(size <= self.workers.len(), "{size} workers were never started");
+        let topology = self.next_topology(size);
+        (0..self.gateways.len()).try_for_each(|gateway| self.tell(gateway, &topology))
+    }
+
+    fn file(&self, gateway: usize) -> PathBuf {
+        self.folder.path().join(format!("topology-{gateway}.json"))
+    }
+}
