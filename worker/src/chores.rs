@@ -102,6 +102,7 @@ fn resident_bytes() -> Option<u64> {
 pub(crate) async fn wake_due(registry: Rc<Registry>) {
     loop {
         tokio::time::sleep(WAKE_INTERVAL).await;
+        registry.tidy();
         // Until some gateway has told where sessions belong, none is known to be ours.
         if registry.map.generation() == Generation(0) {
             continue;

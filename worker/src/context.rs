@@ -223,9 +223,11 @@ impl Context {
     {
         let Some(cores) = &self.host.cores else { return work(value) };
         // Never closed, so the permit always comes.
-        let _permit = cores.acquire().await;
+        let permit = cores.clone().acquire_owned().await;
         let mut taken = std::mem::take(value);
         let computation = tokio::task::spawn_blocking(move || {
+            // It computes on when its handler is given up, and has its core until then.
+            let _permit = permit;
             let result = catch_unwind(AssertUnwindSafe(|| work(&mut taken)));
             (taken, result)
         });

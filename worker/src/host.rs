@@ -62,7 +62,7 @@ pub(crate) struct Host {
     pub(crate) shared: Arc<dyn Any + Send + Sync>,
     /// As many computations at a time as there are cores; without it they run where they are
     /// called, so that virtual time cannot overtake them.
-    pub(crate) cores: Option<Semaphore>,
+    pub(crate) cores: Option<Arc<Semaphore>>,
     /// Sessions that have killed two owners are fed one at a time (R10).
     pub(crate) suspects: Arc<Semaphore>,
     /// When the process was last seen to live, and since when it does without a long pause.
@@ -95,7 +95,7 @@ impl Host {
             clock,
             running: Arc::default(),
             shared,
-            cores: Some(Semaphore::new(cores)),
+            cores: Some(Arc::new(Semaphore::new(cores))),
             suspects: Arc::new(Semaphore::new(1)),
             alive: Cell::new(Instant::now()),
             resumed: Cell::new(Instant::now()),

@@ -255,6 +255,7 @@ impl Tab for StreamTab {
     }
 
     fn refused(&self, refused: Refused) {
+        self.gateway.metrics.refused(&refused);
         self.gateway.remove(self.stream);
         self.gateway.link.with(|link| link.refuse(self.stream, refused));
     }

@@ -96,6 +96,11 @@ impl Map {
         Some(self.owner(session, skipped) == Some(self.index))
     }
 
+    /// Whether this worker is the session's first choice.
+    pub(crate) fn is_home(&self, session: &SessionId) -> bool {
+        self.owner(session, &Skipped::default()) == Some(self.index)
+    }
+
     fn owner(&self, session: &SessionId, skipped: &Skipped) -> Option<WorkerIndex> {
         let topology = self.topology.borrow();
         topology.as_ref()?.owner(&self.key, session, |index| skipped.contains(index))
@@ -192,6 +197,7 @@ mod tests {
         assert!(map.is_placed_here(&theirs, Generation(1), &skipped(&[], &[1])));
         assert!(!map.is_placed_here(&mine, Generation(1), &skipped(&[], &[0])));
         assert!(map.is_placed_here(&theirs, Generation(2), &none), "a newer one may say so");
+        assert!(map.is_home(&mine) && !map.is_home(&theirs));
     }
 
     #[test]

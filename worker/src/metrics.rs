@@ -10,6 +10,7 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::Registry;
 use single_state_node::metrics::{LinkMetrics, registry, render};
+use single_state_proto::frame::Refused;
 
 use crate::resident::Leave;
 use crate::watchdog::Blocks;
@@ -43,6 +44,7 @@ pub(crate) struct Metrics {
     handoff_seconds: Histogram,
     pub(crate) handlers_dropped: Counter,
     quarantined: Family<Reason, Counter>,
+    refused: Family<Reason, Counter>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -87,6 +89,7 @@ impl Metrics {
             handoff_seconds: Histogram::new(exponential_buckets(1e-4, 10_f64.cbrt(), 16)),
             handlers_dropped: Counter::default(),
             quarantined: Family::default(),
+            refused: Family::default(),
             registry,
         };
         metrics.register()
@@ -139,6 +142,7 @@ impl Metrics {
             ("passivated", "Sessions that left memory, by reason", &self.passivated),
             ("moved", "Sessions given up for another worker, by reason", &self.moved),
             ("quarantined", "Sessions refused to browsers, by reason", &self.quarantined),
+            ("refused", "Channels that gateways wanted and did not get, by reason", &self.refused),
         ];
         for (name, help, family) in families {
             registry.register(name, help, family.clone());
@@ -160,6 +164,20 @@ impl Metrics {
             self.moved.get_or_create(&Reason { reason: why.name() }).inc();
             self.handoff_seconds.observe(took.as_secs_f64());
         }
+    }
+
+    pub(crate) fn refused(&self, refused: &Refused) {
+        let reason = match refused {
+            Refused::Stale(_) => "stale",
+            Refused::WrongOwner => "wrong_owner",
+            Refused::Retry { .. } => "retry",
+            Refused::Quarantined => "quarantined",
+            Refused::Forbidden => "forbidden",
+            Refused::Superseded => "superseded",
+            Refused::TooManyChannels => "too_many_channels",
+            Refused::TooNew => "too_new",
+        };
+        self.refused.get_or_create(&Reason { reason }).inc();
     }
 
     pub(crate) fn quarantined(&self, reason: &'static str) {

@@ -6,7 +6,7 @@ use std::collections::HashMap;
 use std::rc::Rc;
 use std::time::Duration;
 
-use single_state_proto::id::{Epoch, Generation, SessionId, WorkerIndex};
+use single_state_proto::id::{Epoch, Generation, SessionId};
 use single_state_store::{
     Claim, Claimed, MAX_BATCH, Manners, Owner, SharedStore, Standing, StoreError,
 };
@@ -75,14 +75,9 @@ impl Ownership {
         self.owner.set(owner);
     }
 
-    /// Claims a session of which no other claim is under way. `down`: workers that are gone.
-    pub(crate) async fn claim(
-        &self,
-        claim: Claim,
-        down: Vec<WorkerIndex>,
-        force: bool,
-    ) -> Answer<Claimed> {
-        flatten(self.claims.ask((claim, Manners { down, force })).await)
+    /// Claims a session of which no other claim is under way.
+    pub(crate) async fn claim(&self, claim: Claim, manners: Manners) -> Answer<Claimed> {
+        flatten(self.claims.ask((claim, manners)).await)
     }
 
     /// Whether `epoch` still owns the session.

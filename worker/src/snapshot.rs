@@ -45,6 +45,9 @@ pub(crate) struct Kept<'a> {
     pub(crate) timers: Vec<Timer<'a>>,
     /// How many messages were ever scheduled.
     pub(crate) scheduled: u64,
+    /// Index of the worker that has made the snapshot.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) by: Option<u16>,
 }
 
 /// One entry of the output log.
@@ -233,6 +236,7 @@ mod tests {
                 message: Bytes::from_static(b"\x80"),
             }],
             scheduled: 4,
+            by: Some(2),
         }
     }
 

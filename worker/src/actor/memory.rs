@@ -32,7 +32,7 @@ pub(super) fn read<S: Session>(saved: &Saved, from: u32) -> std::result::Result<
 /// Takes a snapshot and hands it to the committer.
 pub(super) fn save<S: Session>(app: &S, ctx: &Context) {
     let (resident, host) = (&ctx.resident, &ctx.host);
-    let taking = || resident.snapshot(app, &ctx.timers, host.clock);
+    let taking = || resident.snapshot(app, &ctx.timers, host.clock, host.index);
     let snapshot = match catch_unwind(AssertUnwindSafe(taking)) {
         Ok(Ok(snapshot)) => snapshot,
         Ok(Err(error)) => return not_saved(resident, &error.to_string()),

@@ -32,6 +32,9 @@ struct Library<'a> {
     dropped: u64,
     epochs: Vec<ShownEpoch>,
     scheduled: u64,
+    /// Index of the worker that has saved it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    saved_by: Option<u16>,
     expired: bool,
     channels: Vec<ShownChannel<'a>>,
     timers: Vec<ShownTimer<'a>>,
@@ -127,13 +130,15 @@ fn write(document: &Document<'_>, out: &mut impl Write) -> std::io::Result<()> {
 }
 
 fn library<'a>(kept: &'a Kept<'a>) -> Library<'a> {
-    let Kept { revision, dropped, epochs, outputs, channels, expired, timers, scheduled } = kept;
+    let Kept { revision, dropped, epochs, outputs, channels, expired, timers, scheduled, by } =
+        kept;
     let epochs = epochs.iter().map(|&(epoch, revision)| ShownEpoch { epoch, revision });
     Library {
         revision: *revision,
         dropped: *dropped,
         epochs: epochs.collect(),
         scheduled: *scheduled,
+        saved_by: *by,
         expired: *expired,
         channels: channels.iter().map(ShownChannel::new).collect(),
         timers: timers.iter().map(ShownTimer::new).collect(),
@@ -229,6 +234,7 @@ mod tests {
                 message: rmp_serde::to_vec_named(&json!({"tag": "_step"})).unwrap().into(),
             }],
             scheduled: 4,
+            by: Some(2),
             ..Kept::default()
         };
         let bytes = snapshot::encode(&kept, &json!({"items": ["x"]})).unwrap();
@@ -239,7 +245,7 @@ mod tests {
             "wake_at": null, "updated_at": "1970-01-01T00:00:00Z",
             "library": {
                 "revision": 7, "dropped": 0, "epochs": [{"epoch": 9, "revision": 6}],
-                "scheduled": 4, "expired": false,
+                "scheduled": 4, "saved_by": 2, "expired": false,
                 "channels": [{"id": "channel-1", "attach": 1, "connection": u64::MAX,
                               "applied": null, "taken": 5}],
                 "timers": [{"key": "step", "due": "2023-11-14T22:13:20Z", "number": 4,

@@ -8,6 +8,7 @@ use std::time::Duration;
 use futures_util::FutureExt;
 use single_state_proto::frame::{CloseCode, ResetCode, Skipped};
 use single_state_store::{Saved, fresh_epoch};
+use tokio::time::Instant;
 
 use super::{Entry, Loading, Registry};
 use crate::actor::{Coroutine, End};
@@ -52,6 +53,7 @@ impl Registry {
             }
             Ok(End::Fenced) => {
                 self.host.history.record(id, resident.epoch, || Deed::Fenced);
+                self.contest.borrow_mut().was_robbed(id, Instant::now());
                 resident.reset_channels(ResetCode::Fenced);
                 None
             }

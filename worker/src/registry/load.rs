@@ -7,73 +7,139 @@ use std::time::Duration;
 use bytes::Bytes;
 use single_state_proto::frame::{Open, Refused, Skipped};
 use single_state_proto::id::{Epoch, SessionId, WorkerIndex};
-use single_state_store::{Claim, Claimed, Holder, MAX_STRIKES, Row, StoreError, fresh_epoch};
+use single_state_store::{
+    Claim, Claimed, Holder, MAX_STRIKES, Manners, Row, StoreError, fresh_epoch,
+};
 use tokio::time::Instant;
 
-use super::{CLAIM_RETRY_MS, Entry, LEAVING_RETRY_MS, Loading, Registry};
+use super::contest::PATIENCE;
+use super::{CLAIM_RETRY_MS, DRAINING_RETRY_MS, Entry, LEAVING_RETRY_MS, Loading, Registry};
 use crate::actor::{Coroutine, Loaded};
 use crate::history::Deed;
 use crate::host::{Host, OnUnreadable};
-use crate::resident::{Resident, Tab};
+use crate::resident::Resident;
 use crate::snapshot::{self, Saved, Unreadable};
 
-/// When a gateway asks again for a session that only a newer worker can read.
-const NEWER_RETRY_MS: u32 = 2000;
-
-/// A session that another owner has not released is taken from it after so long.
-const PATIENCE: Duration = Duration::from_secs(2);
-/// Until then it is asked for at first after so long, then after twice as long each time.
+/// A session that is about to be given up is asked for at first after so long, …
 const FIRST_POLL: Duration = Duration::from_millis(20);
+/// … and later each time after this.
+const LAST_POLL: Duration = Duration::from_millis(100);
 
 impl Registry {
-    /// Claims a session: politely at first, by force when its owner does not give it up.
+    /// Claims a session: politely at first, by force when its owner neither serves it nor gives it
+    /// up.
     pub(super) async fn load(
         self: Rc<Self>,
         session: SessionId,
         min_epoch: Epoch,
-        Skipped { down, passed_over }: Skipped,
+        skipped: Skipped,
     ) {
-        let began = Instant::now();
-        let mut pause = FIRST_POLL;
-        loop {
+        let (began, mut pause) = (Instant::now(), FIRST_POLL);
+        while let Some(since) = self.wanted_since(&session, began) {
+            let manners = self.manners(&session, &skipped, since);
             let claim = Claim { session: session.clone(), at_least: fresh_epoch(min_epoch) };
-            let force = began.elapsed() >= PATIENCE;
             let asked = self.host.history.now();
-            match self.host.ownership.claim(claim, down.clone(), force).await {
+            match self.host.ownership.claim(claim, manners).await {
                 Ok(Claimed::Owned(row)) => {
-                    let reason = if row.unreleased { "steal" } else { "stored" };
-                    self.host.metrics.claimed(reason);
-                    self.host.history.record(&session, row.epoch, || {
-                        let numbers =
-                            |list: &[WorkerIndex]| list.iter().map(|index| index.0).collect();
-                        let (down, passed_over) = (numbers(&down), numbers(&passed_over));
-                        Deed::Claim { asked, version: row.version.0, reason, down, passed_over }
-                    });
+                    self.note_claim(&session, &row, asked, &skipped);
                     return self.claimed(&session, row).await;
                 }
                 Ok(Claimed::Held(holder)) if self.is_newer(&session, &holder) => {
-                    return self.refuse_waiting(&session, NEWER_RETRY_MS);
+                    return self.refuse_waiting(&session, |_| Refused::TooNew);
                 }
-                Ok(Claimed::Held(_)) if force => {
-                    return self.refuse_waiting(&session, CLAIM_RETRY_MS);
+                Ok(Claimed::Held(_)) if self.draining.get() => {
+                    return self.retry_waiting(&session, DRAINING_RETRY_MS);
                 }
-                Ok(Claimed::Held(_)) => {
+                Ok(Claimed::Held(holder)) => {
+                    if let Some(owner) = self.live_owner(&holder, &skipped, &session) {
+                        return self.send_on(&session, owner);
+                    }
                     tokio::time::sleep(pause).await;
-                    pause = (2 * pause).min(PATIENCE.saturating_sub(began.elapsed()));
+                    pause = (pause * 3 / 2).min(LAST_POLL);
                 }
                 Err(error) => {
                     self.log_away(&session, &error);
-                    return self.refuse_waiting(&session, CLAIM_RETRY_MS);
+                    return self.retry_waiting(&session, CLAIM_RETRY_MS);
                 }
             }
         }
+    }
+
+    /// Since when somebody has been waiting for the session; `None` when nobody does any more, and
+    /// it is not loaded.
+    fn wanted_since(&self, session: &SessionId, began: Instant) -> Option<Instant> {
+        let (mut sessions, mut contest) = (self.sessions.borrow_mut(), self.contest.borrow_mut());
+        let Some(Entry::Loading(loading)) = sessions.get_mut(session) else { return None };
+        loading.waiting.retain(|(_, tab)| tab.is_wanted());
+        let now = Instant::now();
+        let asked = loading.waiting.iter();
+        let asked = asked.map(|(open, _)| contest.asks(session, open.connection, now));
+        let since = asked.min().or(loading.wanted.then_some(began));
+        if since.is_none() {
+            sessions.remove(session);
+        }
+        since
+    }
+
+    /// Of workers that are gone a session is taken at once, of others after a while, and of nobody
+    /// while it would only go back and forth (R16).
+    fn manners(&self, session: &SessionId, skipped: &Skipped, since: Instant) -> Manners {
+        if self.contest.borrow().rests_for(session, Instant::now()).is_some() {
+            return Manners::default();
+        }
+        Manners { down: skipped.down.clone(), force: since.elapsed() >= PATIENCE }
+    }
+
+    /// Who has the session and can serve it. One that is going away gives it up any moment, one that
+    /// is gone does not have it; what else keeps it is the generation in its row.
+    fn live_owner(
+        &self,
+        holder: &Holder,
+        skipped: &Skipped,
+        session: &SessionId,
+    ) -> Option<WorkerIndex> {
+        let rests = || self.contest.borrow().rests_for(session, Instant::now()).is_some();
+        holder.owner.filter(|owner| {
+            *owner != self.host.index
+                && !skipped.passed_over.contains(owner)
+                && (!skipped.down.contains(owner) || rests())
+        })
+    }
+
+    /// Those who wait try its owner first, and come back when it does not serve them.
+    fn send_on(&self, session: &SessionId, owner: WorkerIndex) {
+        let now = Instant::now();
+        self.refuse_waiting(session, |open| {
+            let after = self.contest.borrow_mut().put_off(session, open.connection, now);
+            Refused::Retry { after_ms: after.as_millis() as u32, owner: Some(owner) }
+        });
+    }
+
+    fn note_claim(&self, session: &SessionId, row: &Row, asked: u64, skipped: &Skipped) {
+        let reason = if row.unreleased { "steal" } else { "stored" };
+        self.host.history.record(session, row.epoch, || {
+            let numbers = |list: &[WorkerIndex]| list.iter().map(|index| index.0).collect();
+            let (down, passed_over) = (numbers(&skipped.down), numbers(&skipped.passed_over));
+            Deed::Claim { asked, version: row.version.0, reason, down, passed_over }
+        });
+    }
+
+    /// `last`: whose snapshot it is. A session that another worker gave up comes home to its first
+    /// choice.
+    fn count_claim(&self, session: &SessionId, row: &Row, last: Option<u16>) {
+        let was_away = last.is_some_and(|last| last != self.host.index.0);
+        self.host.metrics.claimed(match () {
+            () if row.unreleased => "steal",
+            () if was_away && self.map.is_home(session) => "home",
+            () => "stored",
+        });
     }
 
     /// A newer version of the app has saved it: an upgraded worker will have it.
     fn is_newer(&self, session: &SessionId, holder: &Holder) -> bool {
         let ours = self.host.ownership.owner().app_version;
         let is_newer = holder.app_version > ours;
-        if is_newer {
+        if is_newer && self.contest.borrow_mut().is_newer(session) {
             tracing::warn!(
                 session.id = session.as_str(),
                 saved = holder.app_version,
@@ -95,10 +161,10 @@ impl Registry {
             // Too long to come with the claim.
             None => match self.host.store.load(session, row.epoch).await {
                 Ok(Some(row)) => row.state.unwrap_or_default(),
-                Ok(None) => return self.refuse_waiting(session, LEAVING_RETRY_MS),
+                Ok(None) => return self.retry_waiting(session, LEAVING_RETRY_MS),
                 Err(error) => {
                     self.log_away(session, &error);
-                    return self.refuse_waiting(session, CLAIM_RETRY_MS);
+                    return self.retry_waiting(session, CLAIM_RETRY_MS);
                 }
             },
         };
@@ -113,6 +179,7 @@ impl Registry {
             return self.quarantine(session, &row, "strikes").await;
         }
         if row.version.0 == 0 {
+            self.count_claim(session, &row, None);
             let resident = self.empty(session, row.epoch, Some(&row));
             return self.enter(session, &resident, None);
         }
@@ -139,7 +206,10 @@ impl Registry {
         row: &Row,
         state: &Bytes,
     ) -> Result<(), Unreadable> {
-        let (kept, app) = snapshot::decode(row.codec, state)?;
+        let decoded = snapshot::decode(row.codec, state);
+        let last = decoded.as_ref().ok().and_then(|(kept, _)| kept.by);
+        self.count_claim(session, row, last);
+        let (kept, app) = decoded?;
         let app = Saved::new(state.slice_ref(app));
         let Host { clock, rules, .. } = *self.host;
         let (resident, timers) =
@@ -192,9 +262,7 @@ impl Registry {
             Ok(Err(_)) | Err(_) => {
                 tracing::error!(session.id = session.as_str(), "a new session cannot be made");
                 self.host.metrics.quarantined("default");
-                for (_, tab) in self.take_waiting(session) {
-                    tab.refused(Refused::Quarantined);
-                }
+                self.refuse_waiting(session, |_| Refused::Quarantined);
             }
         }
     }
@@ -239,22 +307,20 @@ impl Registry {
         if let Err(error) = self.host.store.release(&released, true).await {
             tracing::debug!(session.id = session.as_str(), %error, "release a session");
         }
-        for (_, tab) in self.take_waiting(session) {
-            tab.refused(Refused::Quarantined);
-        }
+        self.refuse_waiting(session, |_| Refused::Quarantined);
     }
 
-    fn refuse_waiting(&self, session: &SessionId, after_ms: u32) {
-        for (_, tab) in self.take_waiting(session) {
-            tab.refused(Refused::Retry { after_ms, owner: None });
-        }
+    fn retry_waiting(&self, session: &SessionId, after_ms: u32) {
+        self.refuse_waiting(session, |_| Refused::Retry { after_ms, owner: None });
     }
 
-    /// Those who waited for a session that is not coming.
-    fn take_waiting(&self, session: &SessionId) -> Vec<(Box<Open>, Rc<dyn Tab>)> {
-        match self.sessions.borrow_mut().remove(session) {
-            Some(Entry::Loading(loading)) => loading.waiting,
-            _ => Vec::new(),
+    /// The session is not coming.
+    fn refuse_waiting(&self, session: &SessionId, refused: impl Fn(&Open) -> Refused) {
+        let loading = self.sessions.borrow_mut().remove(session);
+        if let Some(Entry::Loading(loading)) = loading {
+            for (open, tab) in loading.waiting {
+                tab.refused(refused(&open));
+            }
         }
     }
 }

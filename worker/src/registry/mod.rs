@@ -20,6 +20,7 @@ use single_state_store::{Standing, fresh_epoch};
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
+use self::contest::Contest;
 use crate::actor::{self, Coroutine, Loaded};
 use crate::history::Deed;
 use crate::host::Host;
@@ -29,6 +30,7 @@ use crate::resident::{Leave, Poison, Resident, Tab};
 use crate::session::Session;
 use crate::snapshot::Unreadable;
 
+mod contest;
 mod leave;
 mod live;
 mod load;
@@ -54,6 +56,8 @@ pub(crate) struct Registry {
     draining: Cell<bool>,
     /// A session has left memory, or stays after all.
     left: Notify,
+    /// Sessions that others have.
+    contest: RefCell<Contest>,
     /// Makes a session's coroutine: the one thing that knows the app's type.
     start: Start,
 }
@@ -78,8 +82,8 @@ impl Registry {
     /// A worker's registry for the app `S`.
     pub(crate) fn new<S: Session>(host: Rc<Host>, key: PlacementKey) -> Rc<Self> {
         let map = Map::new(key, host.index);
-        let (sessions, draining, left) = Default::default();
-        Rc::new(Self { host, map, sessions, draining, left, start: actor::start::<S> })
+        let (sessions, draining, left, contest) = Default::default();
+        Rc::new(Self { host, map, sessions, draining, left, contest, start: actor::start::<S> })
     }
 
     /// A gateway has told where sessions belong.
@@ -217,6 +221,11 @@ impl Registry {
                 Entry::Resident(resident) => resident.fence(),
             }
         }
+    }
+
+    /// Forgets what is not worth remembering any more.
+    pub(crate) fn tidy(&self) {
+        self.contest.borrow_mut().tidy(Instant::now());
     }
 
     /// Sessions in memory.

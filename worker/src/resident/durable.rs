@@ -8,7 +8,9 @@ use bytes::Bytes;
 use serde::Serialize;
 use single_state_proto::channel::SessionHalf;
 use single_state_proto::frame::Durability;
-use single_state_proto::id::{Attach, ConnectionId, Epoch, InputNumber, Revision, SessionId};
+use single_state_proto::id::{
+    Attach, ConnectionId, Epoch, InputNumber, Revision, SessionId, WorkerIndex,
+};
 use single_state_store::{Row, Save, Version};
 use tokio::time::Instant;
 
@@ -86,10 +88,14 @@ impl Resident {
         app: &impl Serialize,
         timers: &Timers,
         clock: Clock,
+        by: WorkerIndex,
     ) -> Result<Snapshot, Unsaveable> {
         let mut state = self.state.borrow_mut();
         let began = std::time::Instant::now();
-        let encoded = snapshot::encode(&state.kept(self.epoch, timers, clock), app);
+        let encoded = snapshot::encode(
+            &Kept { by: Some(by.0), ..state.kept(self.epoch, timers, clock) },
+            app,
+        );
         let took = began.elapsed();
         state.saving.encoded(Instant::now(), took);
         let bytes = match encoded {
@@ -278,6 +284,7 @@ impl State {
             expired: self.dropped,
             timers: timers.kept(clock),
             scheduled: timers.scheduled(),
+            by: None,
         }
     }
 

@@ -8,7 +8,9 @@ use std::time::Duration;
 use bytes::Bytes;
 use single_state_proto::channel::Input;
 use single_state_proto::frame::{CloseCode, Durability, Open, Opened, Refused, ResetCode, Skipped};
-use single_state_proto::id::{Attach, ConnectionId, Epoch, Generation, InputNumber, Revision};
+use single_state_proto::id::{
+    Attach, ConnectionId, Epoch, Generation, InputNumber, Revision, WorkerIndex,
+};
 use single_state_proto::limits::{MAILBOX, MAX_CHANNELS, WINDOW};
 use single_state_store::Row;
 use tokio::time::Instant;
@@ -333,7 +335,8 @@ fn a_tab_that_takes_no_events_is_reset_and_the_others_lose_none() {
 
 /// The session as the next owner has it after a save.
 fn next_owner(resident: &Resident, epoch: u64, released: bool) -> Rc<Resident> {
-    let snapshot = resident.snapshot(&(), &Timers::default(), Clock::System).unwrap();
+    let snapshot =
+        resident.snapshot(&(), &Timers::default(), Clock::System, WorkerIndex(0)).unwrap();
     resident.saved();
     restored(&snapshot, epoch, released)
 }
@@ -442,7 +445,7 @@ fn outputs_wait_for_their_commit_where_that_is_wanted_and_progress_does_not() {
     resident.pump_all();
     assert_eq!(tab.sent(), [1]);
     resident.handled(Instant::now());
-    let _ = resident.snapshot(&(), &Timers::default(), Clock::System).unwrap();
+    let _ = resident.snapshot(&(), &Timers::default(), Clock::System, WorkerIndex(0)).unwrap();
     event(&resident, "two, after the snapshot");
     assert_eq!(tab.sent(), [0; 0]);
     resident.saved();
