@@ -2,6 +2,7 @@
 //! told at once.
 
 mod dev;
+mod operate;
 #[cfg(test)]
 mod tests;
 mod topology;
@@ -23,11 +24,13 @@ use single_state_proto::topology::Topology;
 use tokio::sync::watch;
 
 use self::dev::{DevArgs, check_dev};
+use self::operate::{TopologyCommandArgs, check_topology};
 use self::topology::TopologyArgs;
 use crate::admission::AdmissionLimits;
 use crate::channel::ChannelLimits;
 use crate::dev::DevOptions;
 use crate::identify::Sessions;
+use crate::operate::Task;
 use crate::origin::Origin;
 use crate::throttle::Rate;
 use crate::token::KeyRing;
@@ -47,6 +50,8 @@ enum Command {
     Run(RunArgs),
     /// Start workers on this machine, restart them when they change or die, and serve browsers.
     Dev(DevArgs),
+    /// Look at a list of workers: who owns which session, and what a change would do.
+    Topology(TopologyCommandArgs),
 }
 
 #[derive(Debug, Args)]
@@ -92,9 +97,8 @@ struct CommonArgs {
     /// node_modules folder served at /vendor/; default: redirects to a public copy.
     #[arg(long, env = "SINGLE_STATE_VENDOR", value_name = "DIR")]
     vendor: Option<PathBuf>,
-    /// 16 secret bytes that place sessions, the same for the whole cluster; default: zeros.
-    #[arg(long, env = "SINGLE_STATE_PLACEMENT_KEY", value_name = "HEX32", hide_env_values = true)]
-    placement_key: Option<String>,
+    #[command(flatten)]
+    placement_key: PlacementKeyArgs,
     /// A page of another origin that may connect, such as https://app.example.org; several.
     #[arg(long, env = "SINGLE_STATE_ALLOW_ORIGIN", value_name = "ORIGIN", value_delimiter = ',')]
     allow_origin: Vec<String>,
@@ -170,6 +174,13 @@ struct CommonArgs {
     log: Option<String>,
 }
 
+#[derive(Debug, Args)]
+struct PlacementKeyArgs {
+    /// 16 secret bytes that place sessions, the same for the whole cluster; default: zeros.
+    #[arg(long, env = "SINGLE_STATE_PLACEMENT_KEY", value_name = "HEX32", hide_env_values = true)]
+    placement_key: Option<String>,
+}
+
 /// What a gateway is told.
 #[derive(Debug, Clone)]
 pub struct Config {
@@ -226,6 +237,8 @@ pub enum Action {
     Run(Box<Config>),
     /// The same, with workers that are started here: the topology follows from them.
     Dev(Box<Config>, DevOptions),
+    /// Answer a question about a topology.
+    Topology(Task),
     /// Nothing to run.
     Exit(ExitCode),
 }
@@ -244,6 +257,9 @@ pub fn read(args: impl IntoIterator<Item = OsString>) -> Action {
             "gateway dev",
             check_dev(args, mistakes).map(|(config, dev)| Action::Dev(config.into(), dev)),
         ),
+        Command::Topology(args) => {
+            ("gateway topology", check_topology(args, mistakes).map(Action::Topology))
+        }
     };
     checked.unwrap_or_else(|mistakes| Action::Exit(mistakes.report(program)))
 }
@@ -302,13 +318,7 @@ fn check_common(args: CommonArgs, default_filter: &str, mistakes: &mut Mistakes)
     if let Some(folder) = args.web.as_ref().filter(|folder| !folder.is_dir()) {
         mistakes.add(format!("--web {folder:?}: there is no such folder"));
     }
-    let placement_key = match &args.placement_key {
-        // The text is a secret and is not repeated.
-        Some(text) => {
-            text.parse().map_err(|error| mistakes.add(format!("--placement-key: {error}"))).ok()
-        }
-        None => Some(PlacementKey::default()),
-    };
+    let placement_key = check_placement_key(&args.placement_key, mistakes);
     let origins = args.allow_origin.iter();
     let allowed_origins =
         origins.filter_map(|origin| mistakes.parse::<Origin>("--allow-origin", origin)).collect();
@@ -343,6 +353,16 @@ fn check_common(args: CommonArgs, default_filter: &str, mistakes: &mut Mistakes)
         log_format: log_format?,
         log_filter,
     })
+}
+
+fn check_placement_key(args: &PlacementKeyArgs, mistakes: &mut Mistakes) -> Option<PlacementKey> {
+    match &args.placement_key {
+        // The text is a secret and is not repeated.
+        Some(text) => {
+            text.parse().map_err(|error| mistakes.add(format!("--placement-key: {error}"))).ok()
+        }
+        None => Some(PlacementKey::default()),
+    }
 }
 
 fn check_channel_limits(args: &CommonArgs, mistakes: &mut Mistakes) -> Option<ChannelLimits> {

@@ -20,6 +20,7 @@ mod hello;
 mod http;
 mod identify;
 mod metrics;
+pub mod operate;
 mod origin;
 mod pages;
 mod router;

@@ -86,14 +86,26 @@ impl Placement {
         workers: usize,
         skipped: impl Fn(WorkerIndex) -> bool,
     ) -> Option<WorkerIndex> {
-        let workers = u16::try_from(workers).unwrap_or(u16::MAX);
-        if workers == 0 {
-            return None;
-        }
-        (0..=u8::MAX)
-            .map(|attempt| WorkerIndex(self.bucket(key.hash(id, attempt), workers)))
+        self.attempts(key, id, workers)
+            .map(|attempt| attempt.worker)
             .find(|index| !skipped(*index))
-            .or_else(|| (0..workers).map(WorkerIndex).find(|index| !skipped(*index)))
+            .or_else(|| (0..count(workers)).map(WorkerIndex).find(|index| !skipped(*index)))
+    }
+
+    /// All attempts for `id` among `workers` workers in their order: the first whose worker is not
+    /// skipped names the owner, and if there is none it is the lowest index that is not skipped.
+    pub fn attempts(
+        self,
+        key: &PlacementKey,
+        id: &SessionId,
+        workers: usize,
+    ) -> impl Iterator<Item = Attempt> {
+        let workers = count(workers);
+        let numbers = (0..=u8::MAX).take_while(move |_| workers > 0);
+        numbers.map(move |number| {
+            let hash = key.hash(id, number);
+            Attempt { number, hash, worker: WorkerIndex(self.bucket(hash, workers)) }
+        })
     }
 
     fn bucket(self, hash: u64, workers: u16) -> u16 {
@@ -102,6 +114,21 @@ impl Placement {
             Self::Jump => jump(hash, workers),
         }
     }
+}
+
+/// One try to find a worker for a session.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Attempt {
+    /// 0 is the session's home.
+    pub number: u8,
+    /// The hash of this attempt.
+    pub hash: u64,
+    /// The worker that it names.
+    pub worker: WorkerIndex,
+}
+
+fn count(workers: usize) -> u16 {
+    u16::try_from(workers).unwrap_or(u16::MAX)
 }
 
 impl fmt::Display for Placement {

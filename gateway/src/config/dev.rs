@@ -73,7 +73,7 @@ pub(super) fn check_dev(
     }
     let listen = mistakes.listen("--listen", &args.listen);
     let admin_listen = mistakes.listen("--admin-listen", &args.admin_listen);
-    let placement_key = args.common.placement_key.clone();
+    let placement_key = args.common.placement_key.placement_key.clone();
     let format = args.common.log_format.clone();
     let web = args.common.web.clone();
     let common = check_common(args.common, "warn", &mut mistakes);

@@ -10,6 +10,7 @@ fn sentences(line: &str) -> Vec<String> {
     let checked = match cli.command {
         Command::Run(args) => check_run(args, mistakes).map(drop),
         Command::Dev(args) => check_dev(args, mistakes).map(drop),
+        Command::Topology(args) => check_topology(args, mistakes).map(drop),
     };
     checked.err().map(|mistakes| mistakes.sentences().to_vec()).unwrap_or_default()
 }

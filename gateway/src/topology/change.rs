@@ -1,9 +1,10 @@
-//! What the step from one topology to another means: whether gateways take it, and which workers it
-//! breaks. Pure.
+//! What the step from one topology to another means: whether gateways take it, which workers it
+//! breaks, which sessions it moves. Pure.
 
 use std::collections::HashMap;
 
-use single_state_proto::id::Generation;
+use single_state_proto::id::{Generation, SessionId};
+use single_state_proto::placement::{Placement, PlacementKey};
 use single_state_proto::topology::Topology;
 
 /// Why a topology cannot follow the one that is in force.
@@ -55,10 +56,23 @@ pub(crate) fn in_the_middle(current: &Topology, next: &Topology) -> Vec<String> 
     sentences
 }
 
+/// How many of `ids` have another owner afterwards; `placement`: if that were the function in both.
+pub(crate) fn moved<'a>(
+    key: &PlacementKey,
+    current: &Topology,
+    next: &Topology,
+    placement: Option<Placement>,
+    ids: impl IntoIterator<Item = &'a SessionId>,
+) -> usize {
+    let owner = |topology: &Topology, id| {
+        let placement = placement.unwrap_or(topology.placement());
+        placement.owner(key, id, topology.workers().len(), |_| false)
+    };
+    ids.into_iter().filter(|id| owner(current, id) != owner(next, id)).count()
+}
+
 #[cfg(test)]
 mod tests {
-    use single_state_proto::placement::Placement;
-
     use super::*;
 
     fn topology(generation: u64, workers: &[&str]) -> Topology {
@@ -98,5 +112,16 @@ mod tests {
         assert_eq!(turned.len(), 2, "{turned:?}");
         let added_first = in_the_middle(&current, &topology(2, &["x:1", "a:1", "b:1", "c:1"]));
         assert_eq!(added_first.len(), 3, "{added_first:?}");
+    }
+
+    #[test]
+    fn a_fourth_worker_moves_three_quarters_of_the_sessions_or_with_jump_one() {
+        let ids: Vec<SessionId> = (0..4000).map(|i| format!("s{i}").parse().unwrap()).collect();
+        let (three, four) =
+            (topology(1, &["a:1", "b:1", "c:1"]), topology(2, &["a:1", "b:1", "c:1", "d:1"]));
+        let moved = |placement| moved(&PlacementKey::default(), &three, &four, placement, &ids);
+        assert!((2800..3200).contains(&moved(None)), "{}", moved(None));
+        let jump = moved(Some(Placement::Jump));
+        assert!((850..1150).contains(&jump), "{jump}");
     }
 }

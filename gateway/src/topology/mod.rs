@@ -40,6 +40,14 @@ impl Source {
             Self::File(file) => file.read().map(drop),
         }
     }
+
+    /// What it says now.
+    pub(crate) async fn first(self) -> Offer {
+        match self {
+            Self::Static(topology) => Ok(topology),
+            Self::File(file) => file.read(),
+        }
+    }
 }
 
 /// Hands over every topology that the gateway is to have, the first as soon as it is known. Runs for
