@@ -106,24 +106,19 @@ impl Cluster {
         for index in 0..options.workers {
             workers.push(start_worker(&options, index, "127.0.0.1:0").await?);
         }
-        let addresses: Vec<_> = workers.iter().map(|worker| worker.address.clone()).collect();
-        let mut command = Command::new(program("gateway"));
-        command
-            .args(["run", "--listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0"])
-            .args(["--log-format", "json"])
-            .args(["--placement-key", &hex(&PLACEMENT_KEY)])
-            .args(["--workers", &addresses.join(",")])
-            .args(&options.gateway_flags);
-        match &options.session_keys {
-            Some(file) => command.args(["--session-keys-file", file]),
-            None => command.arg("--unsigned-sessions"),
-        };
-        let gateway = start_node("gateway", command, "gateway listens").await?;
+        let gateway = start_gateway(&options, &workers).await?;
         let cluster = Self { gateway, workers, options };
         for index in 0..cluster.workers.len() {
             cluster.wait_for_worker(index, "up").await?;
         }
         Ok(cluster)
+    }
+
+    /// Starts one more gateway for the same workers, and waits until it has reached one of them.
+    pub async fn another_gateway(&self) -> Result<Node> {
+        let gateway = start_gateway(&self.options, &self.workers).await?;
+        poll(async || gateway.admin_get("/readyz").await, |(status, _)| *status == 200).await?;
+        Ok(gateway)
     }
 
     /// Where browsers connect, with a query such as `?session=a` or nothing.
@@ -230,6 +225,22 @@ impl Node {
     pub async fn get(&self, path: &str) -> Result<(u16, String)> {
         http_get(&self.address, path).await
     }
+}
+
+async fn start_gateway(options: &Options, workers: &[Node]) -> Result<Node> {
+    let addresses: Vec<_> = workers.iter().map(|worker| worker.address.clone()).collect();
+    let mut command = Command::new(program("gateway"));
+    command
+        .args(["run", "--listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0"])
+        .args(["--log-format", "json"])
+        .args(["--placement-key", &hex(&PLACEMENT_KEY)])
+        .args(["--workers", &addresses.join(",")])
+        .args(&options.gateway_flags);
+    match &options.session_keys {
+        Some(file) => command.args(["--session-keys-file", file]),
+        None => command.arg("--unsigned-sessions"),
+    };
+    start_node("gateway", command, "gateway listens").await
 }
 
 async fn start_worker(options: &Options, index: usize, address: &str) -> Result<Node> {
