@@ -1,21 +1,17 @@
-//! How many browsers may be connected, and how fast they may come. Pure but for counting: a place
-//! is held by a guard and given back when that is dropped.
+//! How many browsers may be connected. Pure but for counting: a place is held by a guard and given
+//! back when that is dropped. How fast they may come is `arrivals.rs`.
 
 use std::cell::RefCell;
 use std::net::IpAddr;
 use std::rc::Rc;
-use std::time::Instant;
 
 use rustc_hash::FxHashMap;
-
-use crate::throttle::{Rate, Throttle};
 
 /// Limits of the whole gateway; 0 is any.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct AdmissionLimits {
     pub(crate) connections: usize,
     pub(crate) connections_per_address: usize,
-    pub(crate) handshakes_per_second: Rate,
 }
 
 /// Counts connections.
@@ -23,7 +19,6 @@ pub(crate) struct AdmissionLimits {
 pub(crate) struct Admission {
     limits: AdmissionLimits,
     counts: Rc<RefCell<Counts>>,
-    handshakes: RefCell<Throttle>,
 }
 
 #[derive(Debug, Default)]
@@ -48,13 +43,12 @@ pub(crate) struct Place {
 
 impl Admission {
     pub(crate) fn new(limits: AdmissionLimits) -> Self {
-        let handshakes = RefCell::new(Throttle::new(Instant::now()));
-        Self { limits, counts: Rc::default(), handshakes }
+        Self { limits, counts: Rc::default() }
     }
 
     /// Takes a place for a browser at `address`.
     pub(crate) fn admit(&self, address: IpAddr) -> Result<Place, Full> {
-        let AdmissionLimits { connections, connections_per_address, .. } = self.limits;
+        let AdmissionLimits { connections, connections_per_address } = self.limits;
         let mut counts = self.counts.borrow_mut();
         if connections > 0 && counts.all >= connections {
             return Err(Full::Gateway);
@@ -70,13 +64,6 @@ impl Admission {
         }
         counts.all += 1;
         Ok(Place { counts: self.counts.clone(), address })
-    }
-
-    /// Counts a handshake; until when the next one has to wait.
-    pub(crate) fn handshake(&self, now: Instant) -> Option<Instant> {
-        let mut handshakes = self.handshakes.borrow_mut();
-        handshakes.count(self.limits.handshakes_per_second, 1, now);
-        handshakes.pause(now)
     }
 }
 
@@ -100,10 +87,7 @@ mod tests {
     use super::*;
 
     fn admission(connections: usize, connections_per_address: usize) -> Admission {
-        let handshakes_per_second = Rate(2);
-        let limits =
-            AdmissionLimits { connections, connections_per_address, handshakes_per_second };
-        Admission::new(limits)
+        Admission::new(AdmissionLimits { connections, connections_per_address })
     }
 
     fn address(last: u8) -> IpAddr {
@@ -133,13 +117,5 @@ mod tests {
         let places: Vec<_> = (0..1000).map(|_| admission.admit(address(1)).unwrap()).collect();
         assert_eq!(places.len(), 1000);
         assert!(admission.counts.borrow().by_address.is_empty());
-    }
-
-    #[test]
-    fn handshakes_beyond_the_rate_wait() {
-        let (admission, now) = (admission(0, 0), Instant::now());
-        assert_eq!(admission.handshake(now), None);
-        assert_eq!(admission.handshake(now), None);
-        assert!(admission.handshake(now).is_some());
     }
 }

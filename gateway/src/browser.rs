@@ -9,9 +9,9 @@ use tokio::net::TcpStream;
 use crate::Shared;
 use crate::admission::Place;
 use crate::channel::{Channel, Interest, Target, farewell};
+use crate::drain::Seat;
 use crate::hello;
 use crate::metrics::Metrics;
-use crate::router::Router;
 use crate::websocket::{Closing, Ended, MessageLimits, More, WebSocket, interest};
 
 /// A connection that is counted for as long as this lives.
@@ -36,17 +36,18 @@ impl Drop for Guest {
 
 /// A channel that is attached, or about to be, for as long as this lives: when the browser goes
 /// away at any moment, also during the upgrade, its stream ends.
-#[derive(Debug)]
 pub(crate) struct Attached {
     channel: Rc<Channel>,
-    router: Rc<Router>,
+    seat: Seat,
+    shared: Rc<Shared>,
     _guest: Guest,
 }
 
 impl Attached {
-    pub(crate) fn new(channel: Rc<Channel>, guest: Guest, router: Rc<Router>) -> Self {
-        router.attach(&channel);
-        Self { channel, router, _guest: guest }
+    pub(crate) fn new(channel: Rc<Channel>, guest: Guest, shared: Rc<Shared>) -> Self {
+        shared.router.attach(&channel);
+        let seat = shared.roster.enter(channel.clone());
+        Self { channel, seat, shared, _guest: guest }
     }
 
     pub(crate) fn channel(&self) -> &Rc<Channel> {
@@ -56,7 +57,8 @@ impl Attached {
 
 impl Drop for Attached {
     fn drop(&mut self) {
-        self.router.detach(&self.channel);
+        self.shared.roster.leave(self.seat);
+        self.shared.router.detach(&self.channel);
     }
 }
 
@@ -81,8 +83,7 @@ pub(crate) async fn greet_and_serve(
             let (terms, metrics) = (shared.terms.clone(), shared.metrics.clone());
             let limits = shared.channel_limits;
             let channel = Channel::numbered(target, hello, terms, websocket, limits, metrics);
-            let attached = Attached::new(channel, guest, shared.router.clone());
-            drop(shared);
+            let attached = Attached::new(channel, guest, shared);
             attend(&socket, &attached).await;
         }
         Err(Ended::ByFault(closing)) => {
@@ -105,7 +106,7 @@ async fn attend(socket: &TcpStream, attached: &Attached) {
             let Closing { code, reason } = closing;
             tracing::info!(session.id = session, close.code = code, reason, "browser sent away");
             // The stream ends now; only the browser is still to be told.
-            attached.router.detach(channel);
+            attached.shared.router.detach(channel);
             // Few get here, and it is larger than all that the others need.
             Box::pin(websocket.close(channel.last_said(code), closing)).await;
         }
@@ -165,7 +166,7 @@ async fn step(socket: &TcpStream, channel: &Channel, more: &mut More) -> Result<
 }
 
 /// Waits until a moment; for ever without one.
-async fn until(moment: Option<std::time::Instant>) {
+pub(crate) async fn until(moment: Option<std::time::Instant>) {
     match moment {
         // Few need it; the others need not hold room for it.
         Some(moment) => Box::pin(tokio::time::sleep_until(moment.into())).await,

@@ -6,6 +6,7 @@ mod operate;
 #[cfg(test)]
 mod tests;
 mod topology;
+mod traffic;
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
@@ -26,9 +27,12 @@ use tokio::sync::watch;
 use self::dev::{DevArgs, check_dev};
 use self::operate::{TopologyCommandArgs, check_topology};
 use self::topology::TopologyArgs;
+use self::traffic::{ArrivalArgs, DrainArgs};
 use crate::admission::AdmissionLimits;
+use crate::arrivals::ArrivalLimits;
 use crate::channel::ChannelLimits;
 use crate::dev::DevOptions;
+use crate::drain::DrainOptions;
 use crate::identify::Sessions;
 use crate::operate::Task;
 use crate::origin::Origin;
@@ -86,6 +90,8 @@ struct RunArgs {
     #[command(flatten)]
     links: LinkArgs,
     #[command(flatten)]
+    drain: DrainArgs,
+    #[command(flatten)]
     common: CommonArgs,
 }
 
@@ -134,25 +140,8 @@ struct CommonArgs {
         value_name = "BYTES"
     )]
     max_bytes_per_second: String,
-    /// Browsers at a time; more are refused. 0: any.
-    #[arg(long, env = "SINGLE_STATE_MAX_CONNECTIONS", default_value = "0", value_name = "N")]
-    max_connections: String,
-    /// Browsers of one address at a time. 0: any.
-    #[arg(
-        long,
-        env = "SINGLE_STATE_MAX_CONNECTIONS_PER_ADDRESS",
-        default_value = "0",
-        value_name = "N"
-    )]
-    max_connections_per_address: String,
-    /// Connections accepted in a second; more wait. 0: any.
-    #[arg(
-        long,
-        env = "SINGLE_STATE_MAX_HANDSHAKES_PER_SECOND",
-        default_value = "2000",
-        value_name = "N"
-    )]
-    max_handshakes_per_second: String,
+    #[command(flatten)]
+    arrivals: ArrivalArgs,
     /// After how long a quiet browser is asked whether it is there. 0: never.
     #[arg(long, env = "SINGLE_STATE_PING_AFTER", default_value = "20s", value_name = "DURATION")]
     ping_after: String,
@@ -212,6 +201,10 @@ pub struct Config {
     pub(crate) channel_limits: ChannelLimits,
     /// How many browsers may come.
     pub(crate) admission_limits: AdmissionLimits,
+    /// How fast they may come.
+    pub(crate) arrival_limits: ArrivalLimits,
+    /// How they are sent away.
+    pub(crate) drain: DrainOptions,
     /// How long a client may take for its hello.
     pub hello_timeout: Duration,
     /// How long a browser waits for an unreachable worker.
@@ -273,6 +266,7 @@ fn check_run(args: RunArgs, mut mistakes: Mistakes) -> Result<Config, Mistakes> 
     }
     let keys = args.session_keys_file.as_deref();
     let sessions = check_sessions(keys, args.unsigned_sessions, &mut mistakes);
+    let drain = args.drain.check(&mut mistakes);
     let common = check_common(args.common, "info", &mut mistakes);
     let config = (|| {
         let (topology, link_keys) = source?;
@@ -283,6 +277,7 @@ fn check_run(args: RunArgs, mut mistakes: Mistakes) -> Result<Config, Mistakes> 
             link_keys,
             topology,
             sessions: sessions?,
+            drain: drain?,
             ..common?
         })
     })();
@@ -325,7 +320,8 @@ fn check_common(args: CommonArgs, default_filter: &str, mistakes: &mut Mistakes)
     let max_message_bytes = bytes("--max-message-bytes", &args.max_message_bytes, mistakes);
     let max_frame_bytes = bytes("--max-frame-bytes", &args.max_frame_bytes, mistakes);
     let channel_limits = check_channel_limits(&args, mistakes);
-    let admission_limits = check_admission_limits(&args, mistakes);
+    let admission_limits = args.arrivals.check_admission(mistakes);
+    let arrival_limits = args.arrivals.check_arrivals(mistakes);
     let hello_timeout = mistakes.duration("--hello-timeout", &args.hello_timeout);
     let park_timeout = mistakes.duration("--park-timeout", &args.park_timeout);
     let log_format = mistakes.parse::<Format>("--log-format", &args.log_format);
@@ -348,6 +344,9 @@ fn check_common(args: CommonArgs, default_filter: &str, mistakes: &mut Mistakes)
         max_frame_bytes: max_frame_bytes?,
         channel_limits: channel_limits?,
         admission_limits: admission_limits?,
+        arrival_limits: arrival_limits?,
+        // `gateway dev` ends at once.
+        drain: DrainOptions::AT_ONCE,
         hello_timeout: hello_timeout?,
         park_timeout: park_timeout?,
         log_format: log_format?,
@@ -381,18 +380,6 @@ fn check_channel_limits(args: &CommonArgs, mistakes: &mut Mistakes) -> Option<Ch
         bytes_per_second: Rate(bytes?),
         ping_after: ping_after?,
         idle_timeout: idle_timeout?,
-    })
-}
-
-fn check_admission_limits(args: &CommonArgs, mistakes: &mut Mistakes) -> Option<AdmissionLimits> {
-    let connections = mistakes.parse("--max-connections", &args.max_connections);
-    let by_address =
-        mistakes.parse("--max-connections-per-address", &args.max_connections_per_address);
-    let handshakes = mistakes.parse("--max-handshakes-per-second", &args.max_handshakes_per_second);
-    Some(AdmissionLimits {
-        connections: connections?,
-        connections_per_address: by_address?,
-        handshakes_per_second: Rate(handshakes?),
     })
 }
 

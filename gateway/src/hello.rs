@@ -27,7 +27,7 @@ pub(crate) async fn hear(
     shared: &Rc<Shared>,
 ) -> Result<(Target, Hello), Ended> {
     let received = tokio::select! {
-        // Before all: who is attached after this is sent away with all others that are.
+        // Before all: nobody takes a seat any more once those who have one are being sent away.
         biased;
         () = shared.drains() => return Err(Ended::ByFault(RESTARTS)),
         received = first(socket, websocket) => received?,

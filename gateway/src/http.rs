@@ -1,9 +1,9 @@
-//! The browser listener: HTTP/1.1, the upgrade at `/ws`, and files for everything else.
+//! A browser's connection: HTTP/1.1, the upgrade at `/ws`, and files for everything else.
 
 use std::convert::Infallible;
 use std::net::IpAddr;
 use std::rc::Rc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -18,7 +18,7 @@ use hyper::{Method, Request, StatusCode, Version};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use single_state_proto::browser::SUBPROTOCOL;
 use single_state_proto::id::{ChannelId, SessionId, WorkerIndex};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpStream;
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 
 use crate::Shared;
@@ -42,27 +42,8 @@ const NOT_AN_ID: (StatusCode, &str) =
 const SESSION: HeaderName = HeaderName::from_static("x-single-state-session");
 const WORKER: HeaderName = HeaderName::from_static("x-single-state-worker");
 
-/// Accepts browsers for ever.
-pub(crate) async fn accept(listener: &TcpListener, shared: &Rc<Shared>) {
-    loop {
-        match listener.accept().await {
-            Ok((socket, address)) => {
-                tokio::task::spawn_local(serve(socket, address.ip(), shared.clone()));
-                if let Some(next) = shared.admission.handshake(Instant::now()) {
-                    // The others wait in the kernel's queue.
-                    tokio::time::sleep_until(next.into()).await;
-                }
-            }
-            Err(error) => {
-                // Out of descriptors, mostly: wait for some to come back.
-                tracing::warn!(%error, "accept a browser");
-                tokio::time::sleep(Duration::from_millis(100)).await;
-            }
-        }
-    }
-}
-
-async fn serve(socket: TcpStream, address: IpAddr, shared: Rc<Shared>) {
+/// Serves one connection until it is closed or a websocket.
+pub(crate) async fn serve(socket: TcpStream, address: IpAddr, shared: Rc<Shared>) {
     if socket.set_nodelay(true).is_err() {
         return;
     }
@@ -80,6 +61,15 @@ async fn serve(socket: TcpStream, address: IpAddr, shared: Rc<Shared>) {
 }
 
 async fn answer(request: Request<Incoming>, address: IpAddr, shared: &Rc<Shared>) -> Page {
+    let mut page = page(request, address, shared).await;
+    if shared.is_draining() && page.status() != StatusCode::SWITCHING_PROTOCOLS {
+        // What comes next shall find another gateway.
+        page.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+    }
+    page
+}
+
+async fn page(request: Request<Incoming>, address: IpAddr, shared: &Rc<Shared>) -> Page {
     let path = request.uri().path();
     if path != "/ws" {
         if path.starts_with(control::PREFIX)
@@ -156,11 +146,11 @@ async fn attach(
     target: Target,
     channel: ChannelId,
     guest: Guest,
-    shared: &Shared,
+    shared: &Rc<Shared>,
 ) -> Option<WorkerIndex> {
     let (metrics, limits) = (shared.metrics.clone(), shared.channel_limits);
     let channel = Channel::plain(target, channel, limits, metrics);
-    let attached = Attached::new(channel, guest, shared.router.clone());
+    let attached = Attached::new(channel, guest, shared.clone());
     let _ = tokio::time::timeout(ATTACH_TIMEOUT, settled(attached.channel())).await;
     let channel = attached.channel();
     let is_open = channel.standing() == Standing::Open;

@@ -10,12 +10,15 @@
 //! browser's socket. Stateless: any gateway serves any browser. Knows neither app messages nor the
 //! database.
 
+mod accept;
 mod admission;
+mod arrivals;
 mod browser;
 mod channel;
 pub mod config;
 mod control;
 pub mod dev;
+mod drain;
 mod hello;
 mod http;
 mod identify;
@@ -45,10 +48,13 @@ use single_state_proto::limits::{UNACKED_BYTES, UNACKED_MESSAGES};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 
+use crate::accept::Acceptor;
 use crate::admission::Admission;
+use crate::arrivals::ArrivalLimits;
 use crate::channel::{ChannelLimits, Terms};
 use crate::config::Config;
 use crate::dev::SupervisorHandle;
+use crate::drain::{CLOSE_TIMEOUT, DrainOptions, Roster};
 use crate::metrics::Metrics;
 use crate::origin::Origin;
 use crate::pages::Pages;
@@ -56,9 +62,6 @@ use crate::router::Router;
 use crate::topology::Source;
 use crate::websocket::{Closing, MessageLimits};
 use crate::worker_link::LinkOptions;
-
-/// How long browsers have to answer the close that a draining gateway sends them.
-const CLOSE_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// What browsers are told when the gateway ends.
 const RESTARTS: Closing = Closing { code: 1012, reason: "the gateway restarts; reconnect" };
@@ -71,6 +74,9 @@ struct Shared {
     limits: MessageLimits,
     channel_limits: ChannelLimits,
     admission: Admission,
+    arrival_limits: ArrivalLimits,
+    drain: DrainOptions,
+    roster: Roster,
     terms: Rc<Terms>,
     /// How long a client of single-state.v1 may take for its hello; 0 is any.
     hello_timeout: Duration,
@@ -105,6 +111,11 @@ impl fmt::Debug for Gateway {
         f.debug_struct("Gateway").field("listener", &self.listener).finish_non_exhaustive()
     }
 }
+
+/// A gateway was stopped in the middle of its drain: so many browsers did not hear of it.
+#[derive(Debug, thiserror::Error)]
+#[error("stopped at once: {0} browsers were cut off before they were told to go elsewhere")]
+pub struct CutOff(pub usize);
 
 /// Why a gateway cannot begin.
 #[derive(Debug, thiserror::Error)]
@@ -141,6 +152,9 @@ impl Gateway {
             },
             channel_limits: config.channel_limits,
             admission: Admission::new(config.admission_limits),
+            arrival_limits: config.arrival_limits,
+            drain: config.drain,
+            roster: Roster::default(),
             terms: Rc::new(Terms {
                 sessions: config.sessions,
                 limits: Limits {
@@ -175,9 +189,9 @@ impl Gateway {
         self.admin.local_addr()
     }
 
-    /// Serves until `phase` says to drain: then browsers are sent away with 1012. Needs a
-    /// `LocalSet`.
-    pub async fn run(self, mut phase: watch::Receiver<Phase>) {
+    /// Serves until `phase` says to drain: then browsers are sent away with 1012, one after another.
+    /// Those that do not answer that in time are gone anyway and no failure. Needs a `LocalSet`.
+    pub async fn run(self, mut phase: watch::Receiver<Phase>) -> Result<(), CutOff> {
         let Self { listener, admin, topology, shared } = self;
         tokio::task::spawn_local(admin::serve(admin, shared.clone()));
         shared.router.start();
@@ -185,22 +199,46 @@ impl Gateway {
         tokio::task::spawn_local(topology::follow(topology, move |topology| {
             router.adopt(topology, "the gateway's own source");
         }));
+        let mut acceptor = Acceptor::new(shared.clone());
         tokio::select! {
-            () = http::accept(&listener, &shared) => {}
+            () = acceptor.run(&listener) => {}
             () = reached(&mut phase, Phase::Draining) => {}
         }
-        drop(listener);
         shared.draining.send_replace(true);
-        shared.router.close_all(RESTARTS.code, RESTARTS.reason);
-        let all_gone = async {
-            while shared.metrics.connections.get() > 0 {
-                tokio::time::sleep(Duration::from_millis(10)).await;
-            }
-        };
+        shared.metrics.draining.set(1);
+        drop(listener);
+        acceptor.end();
+        shared.end(phase).await
+    }
+}
+
+impl Shared {
+    /// Sends everybody away.
+    async fn end(&self, mut phase: watch::Receiver<Phase>) -> Result<(), CutOff> {
+        let browsers = self.metrics.connections.get();
+        let window = self.drain.window(usize::try_from(browsers).unwrap_or_default());
+        tracing::info!(browsers, ?window, "gateway drains");
         tokio::select! {
-            () = all_gone => {}
-            () = tokio::time::sleep(CLOSE_TIMEOUT) => {}
+            () = self.roster.send_away(window, RESTARTS) => {}
+            () = self.all_gone() => {}
             () = reached(&mut phase, Phase::Stopping) => {}
+        }
+        let untold = self.roster.untold();
+        // Nobody is left to be told; from now on links may end.
+        self.router.close_all(RESTARTS.code, RESTARTS.reason);
+        tokio::select! {
+            () = self.all_gone() => {}
+            () = tokio::time::sleep(CLOSE_TIMEOUT) => {
+                tracing::warn!(browsers = self.metrics.connections.get(), "did not answer the close");
+            }
+            () = reached(&mut phase, Phase::Stopping) => {}
+        }
+        if untold == 0 { Ok(()) } else { Err(CutOff(untold)) }
+    }
+
+    async fn all_gone(&self) {
+        while self.metrics.connections.get() > 0 {
+            tokio::time::sleep(Duration::from_millis(10)).await;
         }
     }
 }

@@ -49,7 +49,7 @@ async fn run(config: Config, phase: watch::Receiver<Phase>) -> Result<(), Failur
     let gateway = Gateway::bind(config).await?;
     let (browsers, admin) = (gateway.address()?, gateway.admin_address()?);
     tracing::info!(listen = %browsers, admin_listen = %admin, "gateway listens");
-    gateway.run(phase).await;
+    gateway.run(phase).await?;
     tracing::info!("gateway ends");
     Ok(())
 }
@@ -77,7 +77,7 @@ async fn develop(
     let gateway = tokio::task::spawn_local(gateway.run(phase));
     supervisor.run(async move { reached(&mut draining, Phase::Draining).await }).await?;
     // Browsers are told; that takes no longer than the gateway's own patience.
-    Ok(gateway.await?)
+    Ok(gateway.await??)
 }
 
 /// A topology for each list of addresses, with rising generations.

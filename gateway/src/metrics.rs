@@ -23,6 +23,9 @@ pub(crate) struct Metrics {
     pub(crate) parked: Gauge,
     pub(crate) generation: Gauge,
     pub(crate) links_up: Gauge,
+    pub(crate) draining: Gauge,
+    pub(crate) handshakes_waiting: Gauge,
+    pub(crate) handshakes_shed: Counter,
     pub(crate) messages_in: Counter,
     pub(crate) messages_out: Counter,
     pub(crate) bytes_in: Counter,
@@ -61,6 +64,9 @@ impl Metrics {
             parked: Gauge::default(),
             generation: Gauge::default(),
             links_up: Gauge::default(),
+            draining: Gauge::default(),
+            handshakes_waiting: Gauge::default(),
+            handshakes_shed: Counter::default(),
             messages_in: Counter::default(),
             messages_out: Counter::default(),
             bytes_in: Counter::default(),
@@ -86,7 +92,12 @@ impl Metrics {
         r(registry, "parked", "Channels that wait for a worker", &self.parked);
         r(registry, "generation", "Generation of the topology", &self.generation);
         r(registry, "links_up", "Workers with which a link is up", &self.links_up);
+        r(registry, "draining", "1 while the gateway sends its browsers away", &self.draining);
+        let waiting = "Connections that wait to be let in";
+        r(registry, "handshakes_waiting", waiting, &self.handshakes_waiting);
         let c = |r: &mut Registry, name, help, c: &Counter| r.register(name, help, c.clone());
+        let shed = "Connections turned away because too many came at once";
+        c(registry, "handshakes_shed", shed, &self.handshakes_shed);
         c(registry, "messages_in", "Messages from browsers", &self.messages_in);
         c(registry, "messages_out", "Messages to browsers", &self.messages_out);
         c(registry, "bytes_in", "Bytes of messages from browsers", &self.bytes_in);

@@ -9,6 +9,16 @@ const BURST: Duration = Duration::from_secs(1);
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Rate(pub(crate) u32);
 
+impl Rate {
+    /// How long so much takes at this rate; no time at all at any rate.
+    pub(crate) fn time(self, amount: usize) -> Duration {
+        match self.0 {
+            0 => Duration::ZERO,
+            rate => Duration::from_secs_f64(amount as f64 / f64::from(rate)),
+        }
+    }
+}
+
 /// When what has come would have come at the rate: one moment in place of a bucket of tokens.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Throttle(Instant);
@@ -22,8 +32,7 @@ impl Throttle {
     /// Counts what has come.
     pub(crate) fn count(&mut self, rate: Rate, amount: usize, now: Instant) {
         if rate.0 > 0 {
-            let cost = Duration::from_secs_f64(amount as f64 / f64::from(rate.0));
-            self.0 = self.0.max(now) + cost;
+            self.0 = self.0.max(now) + rate.time(amount);
         }
     }
 

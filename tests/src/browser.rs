@@ -76,13 +76,23 @@ impl Browser {
 
     /// Connects where an upgrade must be refused.
     pub async fn connect_refused(url: &str) -> Result<Refusal> {
-        match Self::connect(url).await.map(drop).map_err(|error| error.downcast::<Error>()) {
+        match Self::connect_or_refused(url).await? {
+            Err(refusal) => Ok(refusal),
+            Ok(_) => bail!("{url} was not refused"),
+        }
+    }
+
+    /// Connects where an upgrade may be refused.
+    pub async fn connect_or_refused(url: &str) -> Result<Result<Self, Refusal>> {
+        match Self::connect(url).await.map_err(anyhow::Error::downcast::<Error>) {
+            Ok(browser) => Ok(Ok(browser)),
             Err(Ok(Error::Http(response))) => {
                 let body = response.body().clone().unwrap_or_default();
                 let body = String::from_utf8_lossy(&body).into_owned();
-                Ok(Refusal { status: response.status().as_u16(), body })
+                Ok(Err(Refusal { status: response.status().as_u16(), body }))
             }
-            other => bail!("not refused with HTTP: {other:?}"),
+            Err(Ok(other)) => Err(other).context("not refused with HTTP"),
+            Err(Err(other)) => Err(other),
         }
     }
 

@@ -106,14 +106,21 @@ impl Cluster {
         for index in 0..options.workers {
             workers.push(start_worker(&options, index, "127.0.0.1:0").await?);
         }
-        let addresses: Vec<_> = workers.iter().map(|worker| worker.address.clone()).collect();
-        let known = ["--workers", &addresses.join(",")];
+        let known = ["--workers", &addresses(&workers)];
         let gateway = start_gateway(&options, "127.0.0.1:0", known).await?;
         let cluster = Self { gateway, workers, options };
         for index in 0..cluster.workers.len() {
             cluster.wait_for_worker(index, "up").await?;
         }
         Ok(cluster)
+    }
+
+    /// Starts one more gateway for the same workers, and waits until it has reached one of them.
+    pub async fn another_gateway(&self) -> Result<Node> {
+        let known = ["--workers", &addresses(&self.workers)];
+        let gateway = start_gateway(&self.options, "127.0.0.1:0", known).await?;
+        poll(async || gateway.admin_get("/readyz").await, |(status, _)| *status == 200).await?;
+        Ok(gateway)
     }
 
     /// Where browsers connect, with a query such as `?session=a` or nothing.
@@ -225,6 +232,12 @@ impl Node {
     pub async fn get(&self, path: &str) -> Result<(u16, String)> {
         http_get(&self.address, path).await
     }
+}
+
+/// Where these workers are, as a list of flags names them.
+fn addresses(workers: &[Node]) -> String {
+    let addresses: Vec<_> = workers.iter().map(|worker| worker.address.as_str()).collect();
+    addresses.join(",")
 }
 
 /// Starts a gateway that listens there and knows its workers by this flag.

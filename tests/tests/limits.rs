@@ -176,3 +176,62 @@ async fn a_session_for_which_a_worker_has_no_room_waits_until_there_is() -> Resu
     assert_eq!(first.closed().await?, 4410);
     second.wait_for("length", &json!(1)).await
 }
+
+#[tokio::test]
+async fn of_browsers_that_come_all_at_once_each_is_soon_served_or_turned_away() -> Result<()> {
+    const STORM: usize = 300;
+    let options = one_worker().gateway_flag("--max-handshakes-per-second", "50");
+    let cluster = Cluster::start(options.gateway_flag("--max-handshake-wait", "1s")).await?;
+    let before = cluster.gateway.process.resident_kib()?;
+    let url = cluster.url("");
+    let mut storm = tokio::task::JoinSet::new();
+    for _ in 0..STORM {
+        let url = url.clone();
+        storm.spawn(async move { Browser::connect_or_refused(&url).await });
+    }
+    let (mut served, mut refused) = (Vec::new(), 0);
+    while let Some(outcome) = storm.join_next().await {
+        match outcome?? {
+            Ok(browser) => served.push(browser),
+            Err(refusal) => {
+                assert_eq!(refusal.status, 503);
+                assert!(refusal.body.contains("try later"), "{}", refusal.body);
+                refused += 1;
+            }
+        }
+    }
+    // A second's worth at once, and as many while the others come.
+    assert!(served.len() >= 50 && refused > 0, "{} served, {refused} refused", served.len());
+    let shed = cluster.gateway.metric("single_state_handshakes_shed_total").await?;
+    assert_eq!((shed, served.len() + refused), (refused as f64, STORM));
+    assert_eq!(cluster.gateway.metric("single_state_handshakes_waiting").await?, 0.0);
+    for browser in &mut served {
+        assert_eq!(browser.ask(json!({"tag": "ping"})).await?["tag"], "pong");
+    }
+    let grown = cluster.gateway.process.resident_kib()?.saturating_sub(before);
+    assert!(grown < 6 * 1024, "the gateway grew by {grown} KiB");
+    Ok(())
+}
+
+#[tokio::test]
+async fn browsers_that_wait_when_the_gateway_ends_are_turned_away() -> Result<()> {
+    let options = one_worker().gateway_flag("--max-handshakes-per-second", "1");
+    let options = options.gateway_flag("--max-handshake-wait", "0");
+    let mut cluster = Cluster::start(options.gateway_flag("--drain-rate", "1")).await?;
+    let mut served = Browser::connect(&cluster.url("")).await?;
+    let mut waiting = tokio::task::JoinSet::new();
+    for _ in 0..60 {
+        let url = cluster.url("");
+        waiting.spawn(async move { Browser::connect_or_refused(&url).await });
+    }
+    cluster.wait_for_metric("single_state_handshakes_waiting", |waiting| waiting >= 40.0).await?;
+    cluster.gateway.process.signal("TERM")?;
+    let mut refused = 0;
+    while let Some(outcome) = waiting.join_next().await {
+        refused += usize::from(outcome?.is_ok_and(|outcome| outcome.is_err()));
+    }
+    assert!(refused >= 40, "{refused} were told");
+    assert_eq!(served.closed().await?, 1012);
+    assert!(cluster.gateway.process.wait().await?.success());
+    Ok(())
+}

@@ -21,8 +21,9 @@ use super::stream::Stream;
 use crate::identify::{Sessions, now};
 use crate::websocket::{Closing, Received};
 
-/// Pages of a gateway that restarts find another one at once, but not all in the same moment.
-const RESTART: Bye<'_> = Bye { reason: "this gateway restarts", after_ms: 200, spread_ms: 3000 };
+/// Pages of a gateway that restarts find another one at once. It sends them away one after another, so
+/// they come spread already.
+const RESTART: Bye<'_> = Bye { reason: "this gateway restarts", after_ms: 200, spread_ms: 1000 };
 /// While no worker can be reached there is nothing to come for.
 const AWAY: Bye<'_> = Bye { reason: "no worker can be reached", after_ms: 5000, spread_ms: 10_000 };
 

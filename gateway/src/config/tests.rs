@@ -27,7 +27,8 @@ fn all_mistakes_of_run_are_told_at_once() {
     let found = sentences(
         "gateway run --listen 8000 --workers a,b:7000 --placement ring --wat 3 \
          --placement-key xyz --max-message-bytes 99999999999 --park-timeout long \
-         --hello-timeout now --web /no/such/folder --log-format xml",
+         --hello-timeout now --drain-timeout late --drain-rate fast \
+         --max-handshake-wait -1 --web /no/such/folder --log-format xml",
     );
     let all = found.join("\n");
     for flag in [
@@ -39,6 +40,9 @@ fn all_mistakes_of_run_are_told_at_once() {
         "--max-message-bytes",
         "--park-timeout",
         "--hello-timeout",
+        "--drain-timeout",
+        "--drain-rate",
+        "--max-handshake-wait",
         "--web",
         "--log-format",
     ] {

@@ -46,6 +46,7 @@ impl Source {
         match self {
             Self::Static(topology) => Ok(topology),
             Self::File(file) => file.read(),
+            Self::Told(told) => Ok(told.borrow().clone()),
         }
     }
 }

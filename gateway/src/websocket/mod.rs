@@ -200,7 +200,7 @@ fn read_now(socket: &TcpStream, buffer: &mut [u8]) -> io::Result<usize> {
 }
 
 /// Reads and drops what the browser sends until it hangs up.
-async fn discard(socket: &TcpStream) {
+pub(crate) async fn discard(socket: &TcpStream) {
     while socket.readable().await.is_ok() {
         match SCRATCH.with_borrow_mut(|scratch| read_now(socket, scratch)) {
             Ok(0) => return,
