@@ -10,6 +10,7 @@ pub mod client;
 pub mod cluster;
 pub mod dev;
 pub mod history;
+pub mod peer;
 pub mod postgres;
 pub mod process;
 pub mod proxy;
