@@ -12,6 +12,7 @@ pub mod dev;
 pub mod fleet;
 pub mod history;
 pub mod page;
+pub mod peer;
 pub mod postgres;
 pub mod process;
 pub mod proxy;

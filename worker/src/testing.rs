@@ -24,6 +24,8 @@ use crate::Bytes;
 use crate::clock::Clock;
 use crate::host::{Host, OnUnreadable, Rules};
 use crate::registry::Registry;
+#[cfg(test)]
+use crate::resident::Leave;
 use crate::resident::{Attachment, Policy, Tab};
 use crate::session::Session;
 
@@ -163,6 +165,17 @@ impl<S: Session> TestSession<S> {
     /// commit, its tabs attach again, and what they have sent since then is handled again.
     pub fn crash(&self) {
         self.world.crash();
+    }
+
+    /// Lets the worker hand the session over, as far as it can, and take it again.
+    #[cfg(test)]
+    pub(crate) fn recall(&self) {
+        self.world.block_on(async {
+            let registry = self.world.registry();
+            for resident in registry.residents() {
+                registry.passivate(&resident, Leave::Recall);
+            }
+        });
     }
 
     /// Connects one more tab.

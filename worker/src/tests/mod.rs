@@ -1,7 +1,8 @@
-//! The whole worker in virtual time, with a store that fails and crashes in between: what users have
-//! sent is in the state exactly once, whatever happens.
+//! The whole worker in virtual time, with a store that fails, and crashes and handovers in between:
+//! what users have sent is in the state exactly once, whatever happens.
 
 mod faulty;
+mod handover;
 
 use std::rc::Rc;
 use std::sync::Arc;
@@ -28,6 +29,10 @@ enum Message {
     Append {
         n: u64,
     },
+    Slow {
+        n: u64,
+        ms: u64,
+    },
     Panic {
         n: u64,
     },
@@ -52,6 +57,12 @@ impl Session for Journal {
                 ctx.assign("length", &self.items.len())?;
                 ctx.send(&json!({"tag": "appended", "n": n}))
             }
+            Message::Slow { n, ms } => {
+                self.items.push(n);
+                tokio::time::sleep(Duration::from_millis(ms)).await;
+                ctx.assign("length", &self.items.len())?;
+                ctx.send(&json!({"tag": "appended", "n": n}))
+            }
             Message::Panic { n } => {
                 self.items.push(n);
                 panic!("a panic on purpose, with {n}")
@@ -68,6 +79,8 @@ impl Session for Journal {
 #[derive(Debug, Clone, Copy)]
 enum Step {
     Append { second_tab: bool },
+    Slow(u64),
+    Recall,
     Panic,
     Later(u64),
     Advance(u64),
@@ -85,6 +98,8 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
     ];
     let step = prop_oneof![
         8 => any::<bool>().prop_map(|second_tab| Step::Append { second_tab }),
+        1 => (0_u64..4000).prop_map(Step::Slow),
+        2 => Just(Step::Recall),
         1 => Just(Step::Panic),
         1 => (0_u64..3000).prop_map(Step::Later),
         4 => (0_u64..3000).prop_map(Step::Advance),
@@ -141,6 +156,12 @@ fn run(
                 }
                 sent.by_tab[usize::from(second_tab)].push(n);
             }
+            Step::Slow(ms) => {
+                let n = sent.next();
+                session.send_unwaited(json!({"tag": "slow", "n": n, "ms": ms}));
+                sent.by_tab[0].push(n);
+            }
+            Step::Recall => session.recall(),
             Step::Panic => session.send_unwaited(json!({"tag": "panic", "n": sent.next()})),
             Step::Later(ms) => {
                 let n = sent.next();
@@ -154,7 +175,7 @@ fn run(
         shown.extend(appended(session.outputs()));
     }
     store.set(Fault::None);
-    session.advance(Duration::from_secs(60));
+    session.advance(Duration::from_secs(600));
     shown.extend(appended(session.outputs()));
     (sent, shown)
 }
