@@ -142,6 +142,13 @@ impl WorkerLink {
         true
     }
 
+    /// Takes a channel away from the worker, whose session another one has.
+    pub(crate) fn leave(&self, channel: &Channel) {
+        if let Some(id) = channel.leave() {
+            self.remove(id);
+        }
+    }
+
     /// The channel of this stream is gone.
     pub(crate) fn forget(&self, id: StreamId) {
         self.remove(id);
@@ -416,6 +423,11 @@ impl WorkerLink {
                 channel.closed(code);
                 false
             }),
+            Event::Taken(taken) => {
+                if let Some(router) = self.router.upgrade() {
+                    router.taken(self, taken);
+                }
+            }
             Event::GoAway(code) => {
                 tracing::info!(worker.index = self.index.0, reason = ?code, "worker goes away");
                 self.change(|health, now| health.drains(now));

@@ -9,7 +9,7 @@ use bytes::{Bytes, BytesMut};
 use single_state_proto::decoder::Decoder;
 use single_state_proto::frame::{
     CloseCode, Data, Durability, Frame, GoAway, Hello, Open, Opened, Refused, ResetCode, Skipped,
-    Start,
+    Start, Taken,
 };
 use single_state_proto::id::{
     Attach, ConnectionId, Epoch, Generation, Incarnation, InputNumber, Revision, StreamId,
@@ -46,6 +46,10 @@ fn topology() -> Topology {
 
 fn skipped() -> Skipped {
     Skipped { down: vec![WorkerIndex(3)], passed_over: vec![WorkerIndex(1), WorkerIndex(4)] }
+}
+
+fn taken() -> Taken {
+    Taken { session: "alice".parse().unwrap(), epoch: Epoch(12) }
 }
 
 fn open(seen: Option<(Epoch, Revision)>, identity: Option<String>) -> Box<Open> {
@@ -111,6 +115,7 @@ fn frames() -> Vec<(String, Frame)> {
         ("moved", Frame::Moved(STREAM)),
         ("topology", Frame::Topology(topology())),
         ("skipped", Frame::Skipped(skipped())),
+        ("taken", Frame::Taken(taken())),
         ("ping", Frame::Ping(12)),
         ("pong", Frame::Pong(12)),
     ]

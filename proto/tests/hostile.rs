@@ -7,9 +7,9 @@ use bytes::Bytes;
 use single_state_proto::decoder::Decoder;
 use single_state_proto::error::{LinkError, Malformed};
 use single_state_proto::frame::{
-    CloseCode, Data, Frame, GoAway, Refused, ResetCode, Skipped, Start,
+    CloseCode, Data, Frame, GoAway, Refused, ResetCode, Skipped, Start, Taken,
 };
-use single_state_proto::id::{Generation, StreamId};
+use single_state_proto::id::{Epoch, Generation, StreamId};
 use single_state_proto::limits::{HEAD_LEN, MAX_MESSAGE, MAX_PAYLOAD, MESSAGE_COST, WINDOW};
 use single_state_proto::link::{Side, goaway_for};
 use single_state_proto::placement::Placement;
@@ -110,6 +110,7 @@ fn a_stream_number_used_twice_ends_the_link() {
 fn kinds_that_only_the_other_side_sends_end_the_link() {
     let id = StreamId(1);
     let topology = Topology::new(Generation(1), Placement::Modulo, Vec::new()).unwrap();
+    let taken = Taken { session: "alice".parse().unwrap(), epoch: Epoch(1) };
     for (to, frame) in [
         (Side::Gateway, Frame::Open(StreamId(9), Box::new(open("alice")))),
         (Side::Gateway, Frame::Recall(id)),
@@ -118,6 +119,7 @@ fn kinds_that_only_the_other_side_sends_end_the_link() {
         (Side::Worker, Frame::Opened(id, opened())),
         (Side::Worker, Frame::Refused(id, Refused::WrongOwner)),
         (Side::Worker, Frame::Moved(id)),
+        (Side::Worker, Frame::Taken(taken)),
     ] {
         let mut pair = Pair::connected();
         pair.attach();
@@ -262,7 +264,7 @@ fn a_head_that_promises_a_payload_reserves_nothing_for_it() {
 
 #[test]
 fn unknown_kinds_are_refused_by_their_head_alone() {
-    for kind in [0, 18, 255] {
+    for kind in [0, 19, 255] {
         let mut decoder = Decoder::new();
         decoder.buffer().extend_from_slice(&[0, 0, 9, kind, 0, 0, 0, 0]);
         assert_eq!(decoder.buffer().len(), HEAD_LEN);

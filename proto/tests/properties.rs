@@ -16,7 +16,7 @@ use single_state_proto::decoder::Decoder;
 use single_state_proto::error::Malformed;
 use single_state_proto::frame::{
     CloseCode, Data, Durability, Frame, GoAway, Hello, Open, Opened, Refused, ResetCode, Skipped,
-    Start,
+    Start, Taken,
 };
 use single_state_proto::id::{
     Attach, ConnectionId, Epoch, Generation, Incarnation, InputNumber, Revision, StreamId,
@@ -85,6 +85,13 @@ fn hello() -> impl Strategy<Value = Hello> {
 fn skipped() -> impl Strategy<Value = Skipped> {
     (vec(index(), 0..10), vec(index(), 0..10))
         .prop_map(|(down, passed_over)| Skipped { down, passed_over })
+}
+
+fn taken() -> impl Strategy<Value = Taken> {
+    ("[A-Za-z0-9_-]{1,64}", any::<u64>()).prop_map(|(session, epoch)| Taken {
+        session: session.parse().expect("a session id"),
+        epoch: Epoch(epoch),
+    })
 }
 
 fn open() -> impl Strategy<Value = Open> {
@@ -177,6 +184,7 @@ fn frame_of_fields() -> impl Strategy<Value = Frame> {
         1 => (stream(), refused()).prop_map(|(id, refused)| Frame::Refused(id, refused)),
         1 => topology().prop_map(Frame::Topology),
         1 => skipped().prop_map(Frame::Skipped),
+        1 => taken().prop_map(Frame::Taken),
     ]
 }
 

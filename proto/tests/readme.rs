@@ -132,6 +132,7 @@ fn the_kinds_have_their_numbers() {
         ("GOAWAY", Kind::GoAway),
         ("PROOF", Kind::Proof),
         ("SKIPPED", Kind::Skipped),
+        ("TAKEN", Kind::Taken),
     ] {
         check_row(kind as u8, format!("`{name}`"));
     }

@@ -33,7 +33,7 @@ pub(crate) struct Gateways {
     metrics: Rc<Metrics>,
     /// Those that the watchdog keeps alive.
     kept_alive: Arc<Links>,
-    links: RefCell<Vec<Rc<LinkHandle>>>,
+    links: Rc<RefCell<Vec<Rc<LinkHandle>>>>,
     /// The worker goes away, and has said so.
     leaving: Cell<bool>,
     ended: Notify,
@@ -64,7 +64,14 @@ impl Gateways {
         metrics: Rc<Metrics>,
         kept_alive: Arc<Links>,
     ) -> Self {
-        let (links, leaving, ended) = Default::default();
+        let (leaving, ended) = Default::default();
+        let links: Rc<RefCell<Vec<Rc<LinkHandle>>>> = Rc::default();
+        let told = links.clone();
+        registry.on_taken(move |taken| {
+            for link in told.borrow().iter() {
+                link.with(|link| link.taken(taken.clone()));
+            }
+        });
         Self { registry, metrics, kept_alive, links, leaving, ended }
     }
 
@@ -188,7 +195,7 @@ impl GatewayLink {
                 }
             }
             Event::GoAway(code) => tracing::info!(reason = ?code, "gateway goes away"),
-            Event::Opened(..) | Event::Refused(..) | Event::Moved(_) => {
+            Event::Opened(..) | Event::Refused(..) | Event::Moved(_) | Event::Taken(_) => {
                 unreachable!("the link refuses what only workers send")
             }
         }

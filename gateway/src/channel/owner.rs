@@ -5,7 +5,7 @@ use std::rc::Rc;
 use single_state_node::link::LinkHandle;
 use single_state_proto::browser::ResetReason;
 use single_state_proto::frame::{CloseCode, Durability, Open, Opened, Refused, ResetCode, Skipped};
-use single_state_proto::id::{Attach, Generation, InputNumber, Revision, StreamId};
+use single_state_proto::id::{Attach, Epoch, Generation, InputNumber, Revision, StreamId};
 use single_state_proto::limits::WINDOW;
 use single_state_proto::link::Message;
 
@@ -161,6 +161,20 @@ impl Channel {
             self.metrics.reset(ResetReason::ChannelExpired);
         }
         self.close_with(&mut state, close, reason);
+    }
+
+    /// Another worker has taken the session: its stream is closed, and another one is to be opened.
+    pub(crate) fn leave(&self) -> Option<StreamId> {
+        let mut state = self.state.borrow_mut();
+        let stream = state.stream.take()?;
+        stream.link.with(|link| link.close(stream.id, CloseCode::Detached));
+        state.part(Parting::Reset);
+        Some(stream.id)
+    }
+
+    /// Newest epoch of its session that a worker named.
+    pub(crate) fn epoch(&self) -> Epoch {
+        self.state.borrow().epoch
     }
 
     /// Its stream, once a worker has attached it.

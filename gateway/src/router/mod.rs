@@ -8,11 +8,13 @@
 //!       └───────────────────────────────────────────────────────────────────┘
 //!   standing.rs  which workers placement passes over
 //!   homing.rs    sessions that are not where placement wants them are called home, a few at a time
+//!   thefts.rs    sessions that a worker has taken from an owner that had not given them up
 //! ```
 
 mod homing;
 mod restless;
 mod standing;
+mod thefts;
 mod waiting;
 
 use std::cell::{Cell, RefCell};
@@ -29,6 +31,7 @@ use tokio::sync::Notify;
 use self::homing::Homing;
 use self::restless::Restless;
 pub(crate) use self::standing::{Health, Standing};
+use self::thefts::Thefts;
 use self::waiting::Waiting;
 use crate::channel::Channel;
 use crate::metrics::Metrics;
@@ -56,6 +59,7 @@ pub(crate) struct Router {
     waiting: Waiting,
     homing: Homing,
     restless: RefCell<Restless>,
+    thefts: Thefts,
     /// A link has been up since the start.
     was_up: Cell<bool>,
     /// Something has changed for channels that wait.
@@ -75,6 +79,7 @@ impl Router {
             waiting: Waiting::new(metrics.clone()),
             homing: Homing::default(),
             restless: RefCell::default(),
+            thefts: Thefts::default(),
             was_up: Cell::new(false),
             news: Notify::new(),
             metrics,
@@ -86,6 +91,7 @@ impl Router {
         tokio::task::spawn_local(self.clone().serve_waiting());
         tokio::task::spawn_local(self.clone().expire_waiting());
         tokio::task::spawn_local(self.clone().bring_home());
+        tokio::task::spawn_local(self.clone().follow_thefts());
         tokio::task::spawn_local(self.clone().check_idle());
     }
 

@@ -28,10 +28,11 @@ pub enum Kind {
     GoAway = 15,
     Proof = 16,
     Skipped = 17,
+    Taken = 18,
 }
 
 impl Kind {
-    const ALL: [Self; 17] = [
+    const ALL: [Self; 18] = [
         Self::Hello,
         Self::Open,
         Self::Opened,
@@ -49,6 +50,7 @@ impl Kind {
         Self::GoAway,
         Self::Proof,
         Self::Skipped,
+        Self::Taken,
     ];
 
     fn from_wire(number: u8) -> Result<Self, Malformed> {
@@ -97,6 +99,6 @@ mod tests {
             assert_eq!(Kind::from_wire(kind as u8), Ok(kind));
         }
         assert_eq!(Kind::from_wire(0), Err(Malformed::Kind(0)));
-        assert_eq!(Kind::from_wire(18), Err(Malformed::Kind(18)));
+        assert_eq!(Kind::from_wire(19), Err(Malformed::Kind(19)));
     }
 }

@@ -6,6 +6,7 @@ mod head;
 mod hello;
 mod open;
 mod skipped;
+mod taken;
 mod topology;
 
 use std::fmt;
@@ -20,6 +21,7 @@ pub use self::head::Kind;
 pub use self::hello::Hello;
 pub use self::open::{Durability, Open, Opened, Refused};
 pub use self::skipped::Skipped;
+pub use self::taken::Taken;
 use crate::error::Malformed;
 use crate::id::StreamId;
 use crate::key::Proof;
@@ -57,6 +59,8 @@ pub enum Frame {
     Topology(Topology),
     /// Gateway: the workers that it passes over now.
     Skipped(Skipped),
+    /// Worker: it has taken this session from an owner that had not given it up.
+    Taken(Taken),
     /// Answer with PONG and the same number.
     Ping(u64),
     /// Answer to PING.
@@ -175,6 +179,7 @@ impl Frame {
             Self::Refused(_, refused) => refused.encode(out),
             Self::Topology(topology) => topology::put_topology(out, topology),
             Self::Skipped(skipped) => skipped.encode(out),
+            Self::Taken(taken) => taken.encode(out),
             Self::Ack(_, number) | Self::Ping(number) | Self::Pong(number) => out.put_u64(*number),
             Self::Credit(_, bytes) => out.put_u32(*bytes),
             Self::Reset(_, code) => out.put_u8(*code as u8),
@@ -208,6 +213,7 @@ impl Frame {
             }
             Kind::Topology => Self::Topology(topology::decode(payload)?),
             Kind::Skipped => Self::Skipped(Skipped::decode(payload)?),
+            Kind::Taken => Self::Taken(Taken::decode(payload)?),
             Kind::Ping => Self::Ping(number("PING", payload)?),
             Kind::Pong => Self::Pong(number("PONG", payload)?),
             Kind::Proof => Self::Proof(Proof(Fields::new("PROOF", payload).bytes()?)),
@@ -232,6 +238,7 @@ impl Frame {
             Self::Close(stream, _) => (Kind::Close, *stream),
             Self::Topology(_) => (Kind::Topology, link),
             Self::Skipped(_) => (Kind::Skipped, link),
+            Self::Taken(_) => (Kind::Taken, link),
             Self::Ping(_) => (Kind::Ping, link),
             Self::Pong(_) => (Kind::Pong, link),
             Self::GoAway(_) => (Kind::GoAway, link),

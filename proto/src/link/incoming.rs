@@ -76,6 +76,10 @@ impl Link {
                 let attached = [Phase::Open, Phase::Recalled];
                 self.handle_end(id, "MOVED", &attached, Event::Moved(id))
             }
+            Frame::Taken(taken) => {
+                self.events.push_back(Event::Taken(taken));
+                Ok(())
+            }
             Frame::Open(id, _) => Err(unexpected("OPEN", id, "which only gateways send")),
             Frame::Recall(id) => Err(unexpected("RECALL", id, "which only gateways send")),
             Frame::Skipped(_) => {

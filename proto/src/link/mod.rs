@@ -25,7 +25,8 @@ use rustc_hash::FxHashMap;
 use self::pulse::Pulse;
 use crate::error::LinkError;
 use crate::frame::{
-    CloseCode, Frame, GoAway, Hello, Open, Opened, Refused, ResetCode, Skipped, Start, encode_data,
+    CloseCode, Frame, GoAway, Hello, Open, Opened, Refused, ResetCode, Skipped, Start, Taken,
+    encode_data,
 };
 use crate::id::StreamId;
 use crate::key::LinkKeys;
@@ -72,6 +73,8 @@ pub enum Event {
     Topology(Topology),
     /// To a worker: the workers that the gateway passes over now, in place of what it said before.
     Skipped(Skipped),
+    /// To a gateway: the worker has taken a session from an owner that had not given it up.
+    Taken(Taken),
     /// The peer takes no new streams.
     GoAway(GoAway),
 }
@@ -272,6 +275,14 @@ impl Link {
     /// Gateway: tells the worker which ones are passed over now.
     pub fn skipped(&mut self, skipped: Skipped) {
         Frame::Skipped(skipped).encode(&mut self.urgent);
+    }
+
+    /// Worker: tells the gateway of a session that was taken from its owner. Not before the link is
+    /// up: who comes later knows of no other owner.
+    pub fn taken(&mut self, taken: Taken) {
+        if matches!(self.state, State::Active | State::Draining) {
+            Frame::Taken(taken).encode(&mut self.out);
+        }
     }
 
     /// Takes no new streams from now on, and tells the peer so.

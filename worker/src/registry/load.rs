@@ -5,7 +5,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use single_state_proto::frame::{Open, Refused, Skipped};
+use single_state_proto::frame::{Open, Refused, Skipped, Taken};
 use single_state_proto::id::{Epoch, SessionId, WorkerIndex};
 use single_state_store::{
     Claim, Claimed, Holder, MAX_STRIKES, Manners, Row, StoreError, fresh_epoch,
@@ -117,6 +117,10 @@ impl Registry {
 
     fn note_claim(&self, session: &SessionId, row: &Row, asked: u64, skipped: &Skipped) {
         let reason = if row.unreleased { "steal" } else { "stored" };
+        // Pages that another gateway has at that owner must not go on with it (R16).
+        if let Some(tell) = self.on_taken.get().filter(|_| row.unreleased) {
+            tell(Taken { session: session.clone(), epoch: row.epoch });
+        }
         self.host.history.record(session, row.epoch, || {
             let numbers = |list: &[WorkerIndex]| list.iter().map(|index| index.0).collect();
             let (down, passed_over) = (numbers(&skipped.down), numbers(&skipped.passed_over));

@@ -7,12 +7,12 @@
 //!                                                          └──┘ a handler panicked: claimed again
 //! ```
 
-use std::cell::{Cell, RefCell};
+use std::cell::{Cell, OnceCell, RefCell};
 use std::rc::Rc;
 use std::time::Duration;
 
 use rustc_hash::FxHashMap;
-use single_state_proto::frame::{Open, Refused, Skipped};
+use single_state_proto::frame::{Open, Refused, Skipped, Taken};
 use single_state_proto::id::{Epoch, SessionId};
 use single_state_proto::placement::PlacementKey;
 use single_state_proto::topology::Topology;
@@ -58,6 +58,8 @@ pub(crate) struct Registry {
     left: Notify,
     /// Sessions that others have.
     contest: RefCell<Contest>,
+    /// Told of each session that was taken from an owner that had not given it up.
+    on_taken: OnceCell<Box<dyn Fn(Taken)>>,
     /// Makes a session's coroutine: the one thing that knows the app's type.
     start: Start,
 }
@@ -82,8 +84,14 @@ impl Registry {
     /// A worker's registry for the app `S`.
     pub(crate) fn new<S: Session>(host: Rc<Host>, key: PlacementKey) -> Rc<Self> {
         let map = Map::new(key, host.index);
-        let (sessions, draining, left, contest) = Default::default();
-        Rc::new(Self { host, map, sessions, draining, left, contest, start: actor::start::<S> })
+        let (sessions, draining, left, contest, on_taken) = Default::default();
+        let start = actor::start::<S>;
+        Rc::new(Self { host, map, sessions, draining, left, contest, on_taken, start })
+    }
+
+    /// Who is told of each session that was taken from an owner that had not given it up. Said once.
+    pub(crate) fn on_taken(&self, tell: impl Fn(Taken) + 'static) {
+        let _ = self.on_taken.set(Box::new(tell));
     }
 
     /// A gateway has told where sessions belong.
