@@ -35,7 +35,7 @@ async fn all_sessions_of_a_drained_worker_are_committed_and_moved(store: &str) -
     drop(peer);
     ensure!(worker.process.wait().await?.success() && moved == sessions, "{moved} of {sessions}");
     let each = sessions as f64 / took.as_secs_f64();
-    println!("{sessions} changed sessions moved in {took:.1?}: {each:.0} in a second");
+    eprintln!("{sessions} changed sessions moved in {took:.1?}: {each:.0} in a second");
 
     let store = open_store(store, Settings::default())?;
     store.prepare().await?;
