@@ -1,7 +1,7 @@
 //! Sessions that leave a worker: recalled, drained, in the middle of a handler.
 
 use anyhow::{Result, ensure};
-use single_state_proto::frame::{CloseCode, GoAway, Open, Refused, ResetCode};
+use single_state_proto::frame::{CloseCode, GoAway, Open, Refused, ResetCode, Skipped};
 use single_state_proto::id::{ConnectionId, SessionId, StreamId};
 use single_state_proto::link::Event;
 use single_state_store::{Settings, Version};
@@ -177,8 +177,8 @@ async fn nothing_comes_to_a_worker_that_drains() -> Result<()> {
     Ok(())
 }
 
-#[tokio::test]
-async fn work_that_nobody_is_attached_to_goes_on_at_another_worker() -> Result<()> {
+/// `end`: the signal that ends the first of two workers; `view`: how gateways see it then.
+async fn work_goes_on_at_another_worker(end: &str, view: Skipped) -> Result<()> {
     let folder = TempDir::new()?;
     let store = sqlite(&folder);
     let session = session_on(0, 2, "later");
@@ -194,15 +194,25 @@ async fn work_that_nobody_is_attached_to_goes_on_at_another_worker() -> Result<(
     to_first.send(stream, 1, r#"{"tag":"later","n":7,"seconds":20}"#).await?;
     to_first.hears(|event| (*event == Event::Acked(stream, 1)).then_some(())).await?;
     to_first.say(|link| link.close(stream, CloseCode::Detached)).await?;
-    first.process.signal("TERM")?;
-    to_second.say(|link| link.skipped(skipped(&[], &[0]))).await?;
-    while to_first.next().await?.is_some() {}
+    first.process.signal(end)?;
+    to_second.say(|link| link.skipped(view)).await?;
+    while to_first.next().await.is_ok_and(|event| event.is_some()) {}
     drop(to_first);
-    ensure!(first.process.wait().await?.success());
+    first.process.wait().await?;
     // Links live on what both ends say.
     let listening = async { while to_second.next().await.is_ok_and(|event| event.is_some()) {} };
     tokio::select! {
         () = listening => anyhow::bail!("the second worker has ended"),
         woken = wait_until("it is woken", async || Ok(second.sessions().await? == 1)) => woken,
     }
+}
+
+#[tokio::test]
+async fn work_that_nobody_is_attached_to_goes_on_when_its_worker_drains() -> Result<()> {
+    work_goes_on_at_another_worker("TERM", skipped(&[], &[0])).await
+}
+
+#[tokio::test]
+async fn work_that_nobody_is_attached_to_goes_on_when_its_worker_is_down() -> Result<()> {
+    work_goes_on_at_another_worker("KILL", skipped(&[0], &[])).await
 }

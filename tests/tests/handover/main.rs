@@ -2,6 +2,7 @@
 //! a gateway hears it that says exactly what a test wants said.
 
 mod leaving;
+mod many;
 mod placing;
 mod taking;
 
