@@ -7,6 +7,8 @@
 pub(crate) mod change;
 mod file;
 mod judge;
+#[cfg(feature = "kubernetes")]
+mod kubernetes;
 
 use std::future::pending;
 
@@ -14,6 +16,8 @@ use single_state_proto::topology::Topology;
 
 pub(crate) use self::file::File;
 use self::judge::Judge;
+#[cfg(feature = "kubernetes")]
+pub(crate) use self::kubernetes::Workers;
 
 /// A topology that was found, or one sentence that says what is wrong.
 pub(crate) type Offer = Result<Topology, String>;
@@ -25,6 +29,9 @@ pub(crate) enum Source {
     Static(Topology),
     /// A JSON document that is read again when it changes.
     File(File),
+    /// What Kubernetes runs.
+    #[cfg(feature = "kubernetes")]
+    Kubernetes(Workers),
 }
 
 impl Source {
@@ -35,6 +42,9 @@ impl Source {
         match self {
             Self::Static(_) => Ok(()),
             Self::File(file) => file.read().map(drop),
+            // An API that is away for a while is waited for.
+            #[cfg(feature = "kubernetes")]
+            Self::Kubernetes(_) => Ok(()),
         }
     }
 
@@ -43,6 +53,8 @@ impl Source {
         match self {
             Self::Static(topology) => Ok(topology),
             Self::File(file) => file.read(),
+            #[cfg(feature = "kubernetes")]
+            Self::Kubernetes(workers) => workers.read().await,
         }
     }
 }
@@ -59,6 +71,8 @@ pub(crate) async fn follow(source: Source, mut on_change: impl FnMut(Topology)) 
     match source {
         Source::Static(topology) => offer(Ok(topology)),
         Source::File(file) => file.watch(offer).await,
+        #[cfg(feature = "kubernetes")]
+        Source::Kubernetes(workers) => workers.watch(offer).await,
     }
     pending::<()>().await;
 }
