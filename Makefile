@@ -17,6 +17,7 @@ test: ## set up and run all tests
 	cargo build --workspace --bins --examples
 	if cargo nextest --version >/dev/null 2>&1; then \
 	  cargo nextest run --workspace --all-targets; else cargo test --workspace --all-targets; fi
+	cargo test -p single-state-gateway --features kubernetes --lib topology::
 	cargo test --doc --workspace
 	cd gateway/client && npm test && npm run check
 

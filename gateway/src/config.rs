@@ -40,6 +40,11 @@ use crate::throttle::Rate;
 use crate::token::KeyRing;
 use crate::topology::Source;
 
+/// Log lines of `gateway run`. The client of Kubernetes would tell each attempt that fails; what is
+/// wrong is told once by whoever asked it.
+const DEFAULT_FILTER: &str =
+    if cfg!(feature = "kubernetes") { "info,kube_client=off" } else { "info" };
+
 /// Accepts browsers and pins each session to its worker.
 #[derive(Debug, Parser)]
 #[command(name = "gateway", version, about)]
@@ -267,7 +272,7 @@ fn check_run(args: RunArgs, mut mistakes: Mistakes) -> Result<Config, Mistakes> 
     let keys = args.session_keys_file.as_deref();
     let sessions = check_sessions(keys, args.unsigned_sessions, &mut mistakes);
     let drain = args.drain.check(&mut mistakes);
-    let common = check_common(args.common, "info", &mut mistakes);
+    let common = check_common(args.common, DEFAULT_FILTER, &mut mistakes);
     let config = (|| {
         let (topology, link_keys) = source?;
         Some(Config {

@@ -77,8 +77,8 @@ fn a_topology_that_names_no_source_or_a_bad_file_is_a_mistake_among_the_others()
     std::fs::write(file.path(), r#"{"generation": 1, "workers": ["worker-0:1"]}"#).unwrap();
     let bare = format!("file:{}", file.path().display());
     for (source, wrong) in [
-        ("topology.json", "\"topology.json\": give file:PATH"),
-        ("file:", "\"file:\": give file:PATH"),
+        ("topology.json", "\"topology.json\": give file:PATH or kubernetes:"),
+        ("file:", "\"file:\": give file:PATH or kubernetes:"),
         ("file:/no/such/file", "file:/no/such/file: No such file"),
         (&bare, &format!("{bare}: worker-0:1: a link beyond loopback needs")),
     ] {
@@ -89,6 +89,27 @@ fn a_topology_that_names_no_source_or_a_bad_file_is_a_mistake_among_the_others()
     }
     let insecure = format!("gateway run --unsigned-sessions --insecure-links --topology {bare}");
     assert_eq!(sentences(&insecure), [""; 0]);
+}
+
+#[test]
+fn kubernetes_is_a_mistake_unless_it_is_built_in() {
+    let run = "gateway run --unsigned-sessions --topology kubernetes:statefulset/worker";
+    let found = sentences(&format!("{run} --insecure-links"));
+    if cfg!(feature = "kubernetes") {
+        assert_eq!(found, [""; 0]);
+        let bare = sentences(run);
+        assert!(bare.len() == 1 && bare[0].contains("a link beyond loopback"), "{bare:?}");
+        let port = sentences(&format!("{run} --insecure-links --worker-port 0"));
+        assert!(port.len() == 1 && port[0].starts_with("--worker-port"), "{port:?}");
+    } else {
+        assert!(found.len() == 1 && found[0].contains("--features kubernetes"), "{found:?}");
+    }
+    for name in ["statefulset/", "statefulset/a/b", "deployment/worker", "statefulset/Worker"] {
+        let found = sentences(&format!(
+            "gateway run --unsigned-sessions --insecure-links --topology kubernetes:{name}"
+        ));
+        assert!(found[0].ends_with("give kubernetes:statefulset/NAME"), "{found:?}");
+    }
 }
 
 #[test]

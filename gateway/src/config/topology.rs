@@ -28,7 +28,8 @@ pub(super) struct TopologyArgs {
     #[arg(long, env = "SINGLE_STATE_GENERATION", value_name = "N")]
     generation: Option<String>,
     /// In place of --workers: where the list is read, and read again whenever it changes.
-    /// file:PATH is JSON, {"generation": 2, "workers": ["HOST:PORT", …], "placement": "modulo"}.
+    /// file:PATH is JSON, {"generation": 2, "workers": ["HOST:PORT", …], "placement": "modulo"};
+    /// kubernetes:statefulset/NAME follows its replicas.
     #[arg(
         long,
         env = "SINGLE_STATE_TOPOLOGY",
@@ -46,12 +47,16 @@ pub(super) struct TopologyArgs {
         value_name = "modulo|jump"
     )]
     placement: String,
+    /// Port of workers in Kubernetes if no container port of theirs is named `link`.
+    #[arg(long, env = "SINGLE_STATE_WORKER_PORT", default_value = "7000", value_name = "PORT")]
+    worker_port: String,
 }
 
 /// What `--topology` names.
 #[derive(Debug)]
 enum Named {
     File(PathBuf),
+    StatefulSet(String),
 }
 
 impl FromStr for Named {
@@ -60,9 +65,19 @@ impl FromStr for Named {
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         match text.split_once(':') {
             Some(("file", path)) if !path.is_empty() => Ok(Self::File(path.into())),
-            _ => Err("give file:PATH"),
+            Some(("kubernetes", object)) => match object.strip_prefix("statefulset/") {
+                Some(name) if is_object_name(name) => Ok(Self::StatefulSet(name.to_owned())),
+                _ => Err("give kubernetes:statefulset/NAME"),
+            },
+            _ => Err("give file:PATH or kubernetes:statefulset/NAME"),
         }
     }
+}
+
+/// Whether Kubernetes would take it as a name.
+fn is_object_name(name: &str) -> bool {
+    let is_allowed = |c: u8| c.is_ascii_lowercase() || c.is_ascii_digit() || b"-.".contains(&c);
+    (1..=253).contains(&name.len()) && name.bytes().all(is_allowed)
 }
 
 impl TopologyArgs {
@@ -73,8 +88,12 @@ impl TopologyArgs {
         mistakes: &mut Mistakes,
     ) -> Option<(Source, Option<LinkKeys>)> {
         let source = self.check(links.beyond_loopback(), mistakes);
-        let workers = if self.topology.is_empty() { self.workers() } else { Vec::new() };
-        let keys = links.check("--workers", workers.iter().map(String::as_str), mistakes);
+        let keys = if self.topology.starts_with("kubernetes:") {
+            // Its pods are never on this machine alone.
+            links.check("--topology", [&*self.topology], mistakes)
+        } else {
+            links.check("--workers", self.workers().iter().map(String::as_str), mistakes)
+        };
         let source = source?;
         source.check().map_err(|sentence| mistakes.add(sentence)).ok()?;
         Some((source, keys?))
@@ -102,7 +121,35 @@ impl TopologyArgs {
             Named::File(path) => {
                 Some(Source::File(File { path, placement: placement?, beyond_loopback }))
             }
+            Named::StatefulSet(name) => self.check_kubernetes(name, placement, mistakes),
         }
+    }
+
+    #[cfg(feature = "kubernetes")]
+    fn check_kubernetes(
+        &self,
+        name: String,
+        placement: Option<Placement>,
+        mistakes: &mut Mistakes,
+    ) -> Option<Source> {
+        let port = mistakes.parse::<std::num::NonZeroU16>("--worker-port", &self.worker_port)?;
+        let placement = placement?;
+        Some(Source::Kubernetes(crate::topology::Workers { name, port: port.get(), placement }))
+    }
+
+    #[cfg(not(feature = "kubernetes"))]
+    fn check_kubernetes(
+        &self,
+        name: String,
+        _placement: Option<Placement>,
+        mistakes: &mut Mistakes,
+    ) -> Option<Source> {
+        mistakes.parse::<std::num::NonZeroU16>("--worker-port", &self.worker_port);
+        mistakes.add(format!(
+            "--topology kubernetes:statefulset/{name}: this gateway is built without Kubernetes; \
+             build it with `cargo build --release -p single-state-gateway --features kubernetes`"
+        ));
+        None
     }
 
     fn check_list(

@@ -7,6 +7,8 @@
 pub(crate) mod change;
 mod file;
 mod judge;
+#[cfg(feature = "kubernetes")]
+mod kubernetes;
 
 use std::future::pending;
 
@@ -15,6 +17,8 @@ use tokio::sync::watch;
 
 pub(crate) use self::file::File;
 use self::judge::Judge;
+#[cfg(feature = "kubernetes")]
+pub(crate) use self::kubernetes::Workers;
 
 /// A topology that was found, or one sentence that says what is wrong.
 pub(crate) type Offer = Result<Topology, String>;
@@ -28,6 +32,9 @@ pub(crate) enum Source {
     File(File),
     /// Whoever started the gateway, in the same process.
     Told(watch::Receiver<Topology>),
+    /// What Kubernetes runs.
+    #[cfg(feature = "kubernetes")]
+    Kubernetes(Workers),
 }
 
 impl Source {
@@ -38,6 +45,9 @@ impl Source {
         match self {
             Self::Static(_) | Self::Told(_) => Ok(()),
             Self::File(file) => file.read().map(drop),
+            // An API that is away for a while is waited for.
+            #[cfg(feature = "kubernetes")]
+            Self::Kubernetes(_) => Ok(()),
         }
     }
 
@@ -47,6 +57,8 @@ impl Source {
             Self::Static(topology) => Ok(topology),
             Self::File(file) => file.read(),
             Self::Told(told) => Ok(told.borrow().clone()),
+            #[cfg(feature = "kubernetes")]
+            Self::Kubernetes(workers) => workers.read().await,
         }
     }
 }
@@ -69,6 +81,8 @@ pub(crate) async fn follow(source: Source, mut on_change: impl FnMut(Topology)) 
                 break;
             }
         },
+        #[cfg(feature = "kubernetes")]
+        Source::Kubernetes(workers) => workers.watch(offer).await,
     }
     pending::<()>().await;
 }
