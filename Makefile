@@ -46,4 +46,4 @@ race: ## six processes fight for the same rows, 60 s in PostgreSQL and 60 s in S
 
 exactly-once: ## a minute of cut connections and killed workers: what clients append arrives once; prints the figures
 	cargo build --workspace --bins
-	SINGLE_STATE_TEST_CUT_SECONDS=60 cargo test -p single-state-tests --test client -- --nocapture --test-threads 1
+	SINGLE_STATE_TEST_ONCE_SECONDS=60 cargo test -p single-state-tests --test client -- --nocapture --test-threads 1

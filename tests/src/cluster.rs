@@ -106,19 +106,7 @@ impl Cluster {
         for index in 0..options.workers {
             workers.push(start_worker(&options, index, "127.0.0.1:0").await?);
         }
-        let addresses: Vec<_> = workers.iter().map(|worker| worker.address.clone()).collect();
-        let mut command = Command::new(program("gateway"));
-        command
-            .args(["run", "--listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0"])
-            .args(["--log-format", "json"])
-            .args(["--placement-key", &hex(&PLACEMENT_KEY)])
-            .args(["--workers", &addresses.join(",")])
-            .args(&options.gateway_flags);
-        match &options.session_keys {
-            Some(file) => command.args(["--session-keys-file", file]),
-            None => command.arg("--unsigned-sessions"),
-        };
-        let gateway = start_node("gateway", command, "gateway listens").await?;
+        let gateway = start_gateway(&options, &workers, "127.0.0.1:0").await?;
         let cluster = Self { gateway, workers, options };
         for index in 0..cluster.workers.len() {
             cluster.wait_for_worker(index, "up").await?;
@@ -158,6 +146,14 @@ impl Cluster {
     pub async fn start_worker_again(&mut self, index: usize) -> Result<()> {
         let address = self.workers[index].address.clone();
         self.workers[index] = start_worker(&self.options, index, &address).await?;
+        Ok(())
+    }
+
+    /// Kills the gateway as a crash would, and starts another one at its address.
+    pub async fn replace_gateway(&mut self) -> Result<()> {
+        self.gateway.process.kill().await?;
+        let address = self.gateway.address.clone();
+        self.gateway = start_gateway(&self.options, &self.workers, &address).await?;
         Ok(())
     }
 
@@ -230,6 +226,22 @@ impl Node {
     pub async fn get(&self, path: &str) -> Result<(u16, String)> {
         http_get(&self.address, path).await
     }
+}
+
+async fn start_gateway(options: &Options, workers: &[Node], address: &str) -> Result<Node> {
+    let workers: Vec<_> = workers.iter().map(|worker| worker.address.clone()).collect();
+    let mut command = Command::new(program("gateway"));
+    command
+        .args(["run", "--listen", address, "--admin-listen", "127.0.0.1:0"])
+        .args(["--log-format", "json"])
+        .args(["--placement-key", &hex(&PLACEMENT_KEY)])
+        .args(["--workers", &workers.join(",")])
+        .args(&options.gateway_flags);
+    match &options.session_keys {
+        Some(file) => command.args(["--session-keys-file", file]),
+        None => command.arg("--unsigned-sessions"),
+    };
+    start_node("gateway", command, "gateway listens").await
 }
 
 async fn start_worker(options: &Options, index: usize, address: &str) -> Result<Node> {
