@@ -108,6 +108,18 @@ test("a message that is longer than the server takes is refused at once", async 
   assert.equal(await fate(session.publish({ tag: "ä".repeat(30) })), "pending");
 });
 
+test("a message that does not fit into one frame is refused in words, and the socket stays", async () => {
+  const { browser, session } = openPage();
+  browser.socket.welcome({ limits: { message_bytes: 1000, frame_bytes: 119 } });
+  assert.equal(await fate(session.publish(new ArrayBuffer(100))), "pending");
+  await assert.rejects(session.publish(new ArrayBuffer(101)), {
+    code: "too_long",
+    message: "not sent: this message is longer than the server takes (101 bytes, at most 100)",
+  });
+  assert.equal(session.view.connection.status, "open");
+  assert.equal(browser.socket.sent.length, 2, "the hello, and what was short enough");
+});
+
 test("a message that some server refuses for its length does not come again for ever", async () => {
   const { browser, session } = openWelcomed();
   const receipt = session.publish(add(1));

@@ -23,8 +23,7 @@ async fn a_client_that_offers_v1_gets_it_and_is_welcomed() -> Result<()> {
     let (mut client, welcome) = Client::welcomed(&cluster, "mine", CHANNEL).await?;
     assert_eq!(client.header("sec-websocket-protocol"), Some("single-state.v1"));
     assert!(welcome["epoch"].as_u64().is_some_and(|epoch| epoch > 0), "{welcome}");
-    let limits =
-        json!({"message_bytes": 1 << 20, "unacked_messages": 1024, "unacked_bytes": 1 << 18});
+    let limits = json!({"message_bytes": 1 << 20, "frame_bytes": 1 << 18, "unacked_messages": 1024, "unacked_bytes": 1 << 18});
     let epoch = welcome["epoch"].clone();
     let expected = json!({"session": "mine", "epoch": epoch, "resumed": false, "applied": 0,
         "durability": "memory", "limits": limits});

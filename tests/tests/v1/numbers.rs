@@ -149,6 +149,20 @@ async fn a_channel_that_the_session_forgot_goes_on_from_any_number_up_to_the_las
 }
 
 #[tokio::test]
+async fn a_frame_as_long_as_the_welcome_says_is_taken_and_a_longer_one_is_closed_with_1009()
+-> Result<()> {
+    let cluster = one_worker().await?;
+    let (mut client, welcome) = Client::welcomed(&cluster, "shared", CHANNEL).await?;
+    let longest = welcome["limits"]["frame_bytes"].as_u64().unwrap_or_default() as usize;
+    let frame = |n: u64, length| [&n.to_be_bytes()[..], &vec![7; length - 8]].concat();
+    client.say_binary(frame(1, longest)).await?;
+    assert_eq!(client.next_binary().await?.len(), longest);
+    client.say_binary(frame(2, longest + 1)).await?;
+    assert_eq!(client.closed().await?, 1009);
+    Ok(())
+}
+
+#[tokio::test]
 async fn binary_messages_carry_their_number_in_front_both_ways() -> Result<()> {
     let cluster = one_worker().await?;
     let mut client = client(&cluster, CHANNEL).await?;
