@@ -53,16 +53,20 @@ async fn who_is_cut_off_gets_and_delivers_all_with_our_client_and_not_with_a_bar
     let cluster = Cluster::start(options).await?;
     let proxy = Proxy::start(&cluster.gateway.address).await?;
     let duration = seconds("SINGLE_STATE_TEST_CUTS_SECONDS");
+    let url = |session: &str| format!("ws://{}/ws?session={session}", proxy.address());
+    // Events go to who is there: nothing is told before both are.
+    let mut client = Client::new(&url("ours"), Manners::default());
+    client.open().await?;
+    let socket = Browser::connect(&url("bare")).await?;
     let plan = Plan {
         messages: (duration.as_millis() / PACE.as_millis()) as u64,
         cut: CUT.min(duration / 12),
         until: Instant::now() + duration,
     };
-    let url = |session: &str| format!("ws://{}/ws?session={session}", proxy.address());
     let (cuts, ours, bare, ..) = tokio::try_join!(
         async { Ok(cut_off(&proxy, plan).await) },
-        client_of_ours(url("ours"), plan),
-        bare_websocket(url("bare"), plan),
+        client_of_ours(client, plan),
+        bare_websocket(socket, url("bare"), plan),
         tell(&cluster, "ours", plan),
         tell(&cluster, "bare", plan),
     )?;
@@ -73,7 +77,10 @@ async fn who_is_cut_off_gets_and_delivers_all_with_our_client_and_not_with_a_bar
     eprintln!("{}", bare.row("bare websocket", plan));
 
     let all: Vec<_> = (1..=plan.messages).collect();
-    ensure!(ours.up.0 == all && ours.down.0 == all, "ours has lost, doubled or shuffled some");
+    for (way, arrived) in [("up", &ours.up), ("down", &ours.down)] {
+        let odd = arrived.0.iter().zip(&all).find(|(got, due)| got != due);
+        ensure!(arrived.0 == all, "{way}, ours has lost, doubled or shuffled: {odd:?}");
+    }
     ensure!(cuts > 0 && ours.connections > 1, "{cuts} cuts, {} connections", ours.connections);
     for arrived in [&bare.up, &bare.down] {
         ensure!(arrived.distinct() < plan.messages, "nothing is lost by a bare websocket either");
@@ -113,8 +120,7 @@ async fn tell(cluster: &Cluster, session: &str, plan: Plan) -> Result<()> {
     Ok(())
 }
 
-async fn client_of_ours(url: String, plan: Plan) -> Result<Delivered> {
-    let mut client = Client::new(&url, Manners::default());
+async fn client_of_ours(mut client: Client, plan: Plan) -> Result<Delivered> {
     let mut delivered = Delivered::default();
     let mut pace = interval(PACE);
     for n in 1..=plan.messages {
@@ -136,9 +142,9 @@ async fn client_of_ours(url: String, plan: Plan) -> Result<Delivered> {
 }
 
 /// As pages do it: what it says while it has no socket goes nowhere, as with `WebSocket.send`.
-async fn bare_websocket(url: String, plan: Plan) -> Result<Delivered> {
-    let mut socket = None;
-    let mut delivered = Delivered::default();
+async fn bare_websocket(socket: Browser, url: String, plan: Plan) -> Result<Delivered> {
+    let mut socket = Some(socket);
+    let mut delivered = Delivered { connections: 1, ..Delivered::default() };
     let (mut pace, mut again) = (interval(PACE), interval(AGAIN));
     again.set_missed_tick_behavior(MissedTickBehavior::Delay);
     for n in 1..=plan.messages {
