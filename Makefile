@@ -1,7 +1,7 @@
 # The two commands of the README, and what they stand on. `make` alone lists them.
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check bench bench-store crowd race exactly-once moves
+.PHONY: help demo test check bench bench-store crowd race exactly-once cuts moves
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 20
@@ -45,9 +45,13 @@ race: ## six processes fight for the same rows, 60 s in PostgreSQL and 60 s in S
 	cargo build -p single-state-tests --bins
 	SINGLE_STATE_TEST_RACE_SECONDS=60 cargo test -p single-state-tests --test racing racing_owners_lose_nothing -- --nocapture --test-threads 1
 
-exactly-once: ## a minute of cut connections and killed workers: what clients append arrives once; prints the figures
+exactly-once: ## a minute each of cut connections, killed workers, killed gateways: what clients append arrives once
 	cargo build --workspace --bins
-	SINGLE_STATE_TEST_CUT_SECONDS=60 cargo test -p single-state-tests --test client -- --nocapture --test-threads 1
+	SINGLE_STATE_TEST_ONCE_SECONDS=60 cargo test -p single-state-tests --test client once -- --nocapture --test-threads 1
+
+cuts: ## two minutes of 2 s cuts: what arrives of 10,000 messages each way, beside a bare websocket that reconnects
+	cargo build --workspace --bins
+	SINGLE_STATE_TEST_CUTS_SECONDS=120 cargo test -p single-state-tests --test client cut_off -- --nocapture
 
 moves: ## 1,000 sessions in both stores while workers and gateways come and go; prints the figures
 	tests/setup.sh bench

@@ -66,15 +66,13 @@ install_packages() {
   apt-get update -q && apt-get install -y -q --no-install-recommends "$@"
 } </dev/null >&2
 
-# Fetches the pinned npm packages, unless the last fetch was of this very lock file and set.
+# Fetches the pinned npm packages, unless the last fetch was of this very lock file. The demo's are
+# among them, as packages of development: who installs the client from npm needs none.
 fetch_modules() {
-  local stamp="$client/node_modules/.setup-$1" options=(--loglevel=error)
+  local stamp="$client/node_modules/.setup" options=(--loglevel=error)
   # The demo can do without, so it neither waits long nor shows more than the one line that follows.
-  [ "$1" = test ] ||
-    options=(--omit=dev --loglevel=silent --fetch-retries=0 --fetch-timeout=20000)
+  [ "$1" = test ] || options=(--loglevel=silent --fetch-retries=0 --fetch-timeout=20000)
   if [ "$stamp" -nt "$client/package-lock.json" ]; then return 0; fi
-  # What tests need contains what the demo needs; `npm ci` would throw it away.
-  if [ "$client/node_modules/.setup-test" -nt "$client/package-lock.json" ]; then return 0; fi
   say "fetching the client's npm packages"
   (cd "$client" && npm ci --no-audit --no-fund "${options[@]}") </dev/null >&2 &&
     touch "$stamp"

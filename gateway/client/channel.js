@@ -9,8 +9,8 @@
 // Inputs are numbered 1, 2, 3 … and keep their number for as long as anyone else may have seen it.
 // When the channel cannot go on, another one is begun (`renew`).
 
-import { NO_INPUTS, added, moved, restoredInputs, settledUpTo } from "./inputs.js";
-import { encodeAck, encodeHello, encodeInput } from "./protocol.js";
+import { NO_INPUTS, added, moved, restoredInputs, settledUpTo, withoutLong } from "./inputs.js";
+import { encodeAck, encodeHello, encodeInput, longestBody } from "./protocol.js";
 
 /** @typedef {import("./inputs.js").Input} Input */
 /** @typedef {import("./inputs.js").Inputs} Inputs */
@@ -187,13 +187,18 @@ function welcomed(channel, welcome) {
   const seen = resumed && channel.seen ? { epoch, rev: channel.seen.rev } : null;
   const welcomed = { ...channel, epoch, seen, live: true };
   const { channel: next, effects } = settled(welcomed, applied ?? 0);
+  // What was published before it was known how much the server takes.
+  const { inputs, refused } = withoutLong(next.inputs, longestBody(welcome.limits));
+  if (refused.length > 0) {
+    effects.push({ do: "rewrite" }, { do: "settle", inputs: refused, problem: "too_long" });
+  }
   // The gateway itself brings what it has taken to a new owner; what it never got, goes again only
   // over a new connection.
-  const again = attached ? next.inputs.unacked : [];
+  const again = attached ? inputs.unacked : [];
   for (const { number, body } of again) effects.push({ do: "send", data: encodeInput(number, body) });
   if (!resumed) effects.push({ do: "discard", reason: "rolled_back" });
   effects.push({ do: "welcomed", welcome, attached, replaced });
-  return step({ ...next, inputs: { ...next.inputs, sent: next.inputs.last } }, effects);
+  return step({ ...next, inputs: { ...inputs, sent: inputs.last } }, effects);
 }
 
 /**

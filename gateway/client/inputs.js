@@ -69,6 +69,24 @@ export function settledUpTo(inputs, number) {
 }
 
 /**
+ * Without inputs that are longer than the server takes, as far as nobody has seen their numbers: those
+ * that follow move up.
+ *
+ * @param {Inputs} inputs
+ * @param {number} longest
+ * @returns {{ inputs: Inputs, refused: readonly Input[] }}
+ */
+export function withoutLong(inputs, longest) {
+  const { unacked, sent } = inputs;
+  const refused = unacked.filter(({ number, size }) => number > sent && size > longest);
+  if (refused.length === 0) return { inputs, refused };
+  const seen = unacked.filter(({ number }) => number <= sent);
+  const short = unacked.filter(({ number, size }) => number > sent && size <= longest);
+  const kept = [...seen, ...short.map((input, i) => ({ ...input, number: sent + 1 + i }))];
+  return { inputs: { ...inputs, last: sent + short.length, unacked: kept, bytes: sizeOf(kept) }, refused };
+}
+
+/**
  * For another channel: what was sent is given up, since it may be applied or not. Nobody has seen
  * the numbers of the others, so they begin with 1 there.
  *

@@ -15,7 +15,7 @@ export const SUBPROTOCOL = "single-state.v1";
 const BINARY_HEAD = 8;
 
 /** Bytes that an envelope adds to a body, at most. */
-export const ENVELOPE_BYTES = String(Number.MAX_SAFE_INTEGER).length + 3;
+const ENVELOPE_BYTES = String(Number.MAX_SAFE_INTEGER).length + 3;
 
 /**
  * Close codes after which trying again cannot help: protocol, token, identity, superseded,
@@ -45,7 +45,7 @@ export const TOO_LONG_CODE = 1009;
  * @property {boolean} resumed everything after what the page has seen follows
  * @property {number | null} applied last input applied for good; `null`: this channel is not known
  * @property {"relaxed" | "durable" | "memory"} durability
- * @property {{ message_bytes: number }} limits 0: none
+ * @property {{ message_bytes: number, frame_bytes?: number }} limits 0, or absent: none
  *
  * @typedef {"rolled_back" | "overflow" | "channel_expired"} ResetReason
  * @typedef {{ reason: string, after_ms: number, spread_ms: number }} Bye
@@ -57,6 +57,16 @@ export const TOO_LONG_CODE = 1009;
  *   | { kind: "bye", bye: Bye }
  *   | { kind: "unknown" }} Received `unknown`: a kind that a later gateway has added
  */
+
+/**
+ * The longest body that the server takes. A browser may send each message as one frame, so that the
+ * longest frame counts too.
+ *
+ * @param {Welcome["limits"]} limits
+ */
+export function longestBody({ message_bytes, frame_bytes }) {
+  return Math.min(message_bytes || Infinity, frame_bytes || Infinity) - ENVELOPE_BYTES;
+}
 
 /**
  * @param {{ session: string | null, channel: string, attach: number, seen: Position | null }} hello
@@ -151,7 +161,8 @@ function isWelcome(fields) {
     typeof fields.resumed === "boolean" &&
     (fields.applied === null || isLast(fields.applied)) &&
     DURABILITIES.includes(fields.durability) &&
-    isAmount(fields.limits?.message_bytes)
+    isAmount(fields.limits?.message_bytes) &&
+    (fields.limits.frame_bytes === undefined || isAmount(fields.limits.frame_bytes))
   );
 }
 

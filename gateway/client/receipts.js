@@ -21,13 +21,14 @@ export class Receipts {
   /**
    * @param {readonly { ticket: number }[]} inputs of an earlier life of the page have no promise
    * @param {import("./errors.js").PublishProblem | null} problem null: applied for good
+   * @param {string} [details] of the problem
    */
-  settle(inputs, problem) {
+  settle(inputs, problem, details) {
     for (const { ticket } of inputs) {
       const receipt = this.waiting.get(ticket);
       this.waiting.delete(ticket);
       if (problem === null) receipt?.resolve();
-      else receipt?.reject(new PublishError(problem));
+      else receipt?.reject(new PublishError(problem, details));
     }
   }
 }

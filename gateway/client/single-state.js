@@ -12,7 +12,7 @@ import { browserEnvironment } from "./environment.js";
 import { PublishError } from "./errors.js";
 import { BINARY_TAG, assignedKey, encodeBody, isMessage, utf8Length } from "./message.js";
 import { Mirror } from "./mirror.js";
-import { ENVELOPE_BYTES } from "./protocol.js";
+import { longestBody } from "./protocol.js";
 import { Receipts } from "./receipts.js";
 import { openStore } from "./store.js";
 
@@ -129,7 +129,7 @@ export function openSession({
       },
       onWelcome(welcome, { attached, replaced }) {
         const { session, epoch, resumed, durability, limits } = welcome;
-        longest = limits.message_bytes || Infinity;
+        longest = longestBody(limits);
         show({ session, durability });
         safely("onWelcome", () => onWelcome({ session, epoch, resumed, attached, replaced }));
       },
@@ -224,7 +224,8 @@ export function openSession({
       const problem = whyNot(size);
       const receipt = receipts.open(ticket);
       if (problem) {
-        receipts.settle([{ ticket }], problem);
+        const details = problem === "too_long" ? `${size} bytes, at most ${longest}` : "";
+        receipts.settle([{ ticket }], problem, details);
         return receipt;
       }
       conversation.publish({ ticket, body, size, key });
@@ -255,7 +256,7 @@ export function openSession({
   /** @param {number} size */
   function whyNot(size) {
     if (view.connection.status === "closed") return "closed";
-    if (size + ENVELOPE_BYTES > longest) return "too_long";
+    if (size > longest) return "too_long";
     return conversation.isFull(size) ? "full" : null;
   }
 }

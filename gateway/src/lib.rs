@@ -159,6 +159,7 @@ impl Gateway {
                 sessions: config.sessions,
                 limits: Limits {
                     message_bytes: config.max_message_bytes,
+                    frame_bytes: config.max_frame_bytes,
                     unacked_messages: UNACKED_MESSAGES,
                     unacked_bytes: UNACKED_BYTES,
                 },

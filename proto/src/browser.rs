@@ -181,6 +181,8 @@ pub struct Welcome {
 pub struct Limits {
     /// Longest message in bytes; 0: any.
     pub message_bytes: usize,
+    /// Longest websocket frame in bytes, of which a message may have several; 0: any.
+    pub frame_bytes: usize,
     /// Messages that may be unacknowledged; the gateway reads no more while they are.
     pub unacked_messages: usize,
     /// Bytes of them.
@@ -391,7 +393,8 @@ mod tests {
 
     #[test]
     fn what_a_client_is_told_is_json() {
-        let limits = Limits { message_bytes: 1, unacked_messages: 2, unacked_bytes: 3 };
+        let limits =
+            Limits { message_bytes: 1, frame_bytes: 4, unacked_messages: 2, unacked_bytes: 3 };
         let told = Welcome {
             session: "s".to_owned(),
             epoch: 7,
@@ -402,7 +405,7 @@ mod tests {
         };
         assert_eq!(
             welcome(&told),
-            r#"["welcome",{"session":"s","epoch":7,"resumed":false,"applied":null,"durability":"relaxed","limits":{"message_bytes":1,"unacked_messages":2,"unacked_bytes":3}}]"#
+            r#"["welcome",{"session":"s","epoch":7,"resumed":false,"applied":null,"durability":"relaxed","limits":{"message_bytes":1,"frame_bytes":4,"unacked_messages":2,"unacked_bytes":3}}]"#
         );
         assert_eq!(reset(ResetReason::RolledBack), r#"["reset",{"reason":"rolled_back"}]"#);
         assert_eq!(ack(InputNumber(5)), r#"["ack",5]"#);

@@ -157,6 +157,15 @@ impl Cluster {
         Ok(())
     }
 
+    /// Kills the gateway as a crash would, and starts another one at its address.
+    pub async fn replace_gateway(&mut self) -> Result<()> {
+        self.gateway.process.kill().await?;
+        let address = self.gateway.address.clone();
+        let known = ["--workers", &addresses(&self.workers)];
+        self.gateway = start_gateway(&self.options, &address, known).await?;
+        Ok(())
+    }
+
     /// Waits until the gateway calls a worker `up` or `down`.
     pub async fn wait_for_worker(&self, index: usize, state: &str) -> Result<()> {
         self.wait_for_status(|status| status["workers"][index]["state"] == state).await

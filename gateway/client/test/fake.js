@@ -68,7 +68,12 @@ export class FakeSocket {
       resumed: false,
       applied: 0,
       durability: "relaxed",
-      limits: { message_bytes: 1024 * 1024, unacked_messages: 1024, unacked_bytes: 262144 },
+      limits: {
+        message_bytes: 1024 * 1024,
+        frame_bytes: 256 * 1024,
+        unacked_messages: 1024,
+        unacked_bytes: 256 * 1024,
+      },
       ...fields,
     });
   }

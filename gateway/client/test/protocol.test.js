@@ -8,7 +8,7 @@ const WELCOME = {
   resumed: false,
   applied: null,
   durability: "relaxed",
-  limits: { message_bytes: 1, unacked_messages: 2, unacked_bytes: 3 },
+  limits: { message_bytes: 1, frame_bytes: 4, unacked_messages: 2, unacked_bytes: 3 },
 };
 
 /** @param {unknown[]} envelope */
@@ -39,6 +39,8 @@ test("a binary input begins with its number in eight bytes, also beyond 2^32", (
 
 test("what a gateway says is decoded", () => {
   assert.deepEqual(decoded("welcome", WELCOME), { kind: "welcome", welcome: WELCOME });
+  const older = { ...WELCOME, limits: { message_bytes: 1 } };
+  assert.deepEqual(decoded("welcome", older), { kind: "welcome", welcome: older });
   assert.deepEqual(decoded("ack", 5), { kind: "ack", number: 5 });
   assert.deepEqual(decoded("ack", 0), { kind: "ack", number: 0 }, "nothing is applied for good yet");
   assert.deepEqual(decoded("reset", { reason: "overflow" }), { kind: "reset", reason: "overflow" });

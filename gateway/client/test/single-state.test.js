@@ -1,5 +1,6 @@
 import assert from "node:assert/strict";
 import { mock, test } from "node:test";
+import { fakeBrowser } from "./fake.js";
 import { fate, openPage, openWelcomed } from "./page.js";
 
 /** @param {number} amount */
@@ -106,6 +107,36 @@ test("a message that is longer than the server takes is refused at once", async 
   browser.socket.welcome({ limits: { message_bytes: 100 } });
   assert.equal(await fate(session.publish({ tag: "ä".repeat(45) })), "too_long");
   assert.equal(await fate(session.publish({ tag: "ä".repeat(30) })), "pending");
+});
+
+test("a message that does not fit into one frame is refused in words, and the socket stays", async () => {
+  const { browser, session } = openPage();
+  browser.socket.welcome({ limits: { message_bytes: 1000, frame_bytes: 119 } });
+  assert.equal(await fate(session.publish(new ArrayBuffer(100))), "pending");
+  await assert.rejects(session.publish(new ArrayBuffer(101)), {
+    code: "too_long",
+    message: "not sent: this message is longer than the server takes (101 bytes, at most 100)",
+  });
+  assert.equal(session.view.connection.status, "open");
+  assert.equal(browser.socket.sent.length, 2, "the hello, and what was short enough");
+});
+
+test("what was published before the server said how long messages may be is refused when it says so", async () => {
+  const { browser, session } = openPage();
+  const [short, long, next] = [add(1), new ArrayBuffer(101), add(2)].map((message) => session.publish(message));
+  browser.socket.welcome({ limits: { message_bytes: 1000, frame_bytes: 119 } });
+  assert.equal(await fate(long), "too_long");
+  assert.deepEqual(browser.socket.inputs, [[1, add(1)], [2, add(2)]], "nobody has seen its number");
+  browser.socket.say("ack", 2);
+  assert.deepEqual([await fate(short), await fate(next)], ["resolved", "resolved"]);
+  assert.equal(session.view.unacknowledged, 0);
+  void session.publish(add(3));
+  assert.deepEqual(browser.socket.inputs.at(-1), [3, add(3)]);
+
+  browser.signal("hide");
+  const reloaded = openPage({}, fakeBrowser({ storage: browser.storage }));
+  reloaded.browser.socket.welcome({ applied: 2 });
+  assert.deepEqual(reloaded.browser.socket.inputs, [[3, add(3)]], "the storage knows it too");
 });
 
 test("a message that some server refuses for its length does not come again for ever", async () => {

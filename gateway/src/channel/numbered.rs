@@ -200,7 +200,8 @@ mod tests {
     use super::*;
     use single_state_proto::frame::Durability;
 
-    const LIMITS: Limits = Limits { message_bytes: 1, unacked_messages: 2, unacked_bytes: 3 };
+    const LIMITS: Limits =
+        Limits { message_bytes: 1, frame_bytes: 4, unacked_messages: 2, unacked_bytes: 3 };
 
     fn numbered() -> Numbered {
         Numbered::new(Attach(1), Rc::new(Terms { sessions: Sessions::Unsigned, limits: LIMITS }))

@@ -49,6 +49,8 @@ enum Message {
     Append { n: u64 },
     /// Tells the list.
     List,
+    /// Sends an event with this number to all.
+    Tell { n: u64 },
     /// Sends so many events of so many bytes.
     Burst { events: u64, bytes: usize },
     /// Adds a number to the list after a while, without anybody being there.
@@ -106,6 +108,7 @@ impl Session for Fixture {
                 ctx.assign("length", &self.items.len())
             }
             Message::List => ctx.send(&json!({"tag": "list", "items": self.items})),
+            Message::Tell { n } => ctx.send(&json!({"tag": "told", "n": n})),
             Message::Burst { events, bytes } => {
                 for n in 0..events {
                     ctx.send(&json!({"tag": "event", "n": n, "padding": "x".repeat(bytes)}))?;

@@ -84,7 +84,8 @@ impl Server {
             let later = self.live.owners.iter().find(|(owner, _)| owner > epoch);
             later.is_none_or(|(_, base)| revision <= base)
         });
-        let limits = Limits { message_bytes: 0, unacked_messages: 0, unacked_bytes: 0 };
+        let limits =
+            Limits { message_bytes: 0, frame_bytes: 0, unacked_messages: 0, unacked_bytes: 0 };
         self.down.push_back(browser::welcome(&Welcome {
             session: "s".to_owned(),
             epoch: self.epoch,
@@ -311,7 +312,8 @@ fn a_committed_value_that_is_not_told_because_of_a_newer_one_is_missed_when_that
 #[test]
 fn a_server_that_breaks_the_protocol_is_at_fault() {
     let welcome = |resumed| {
-        let limits = r#"{"message_bytes":0,"unacked_messages":0,"unacked_bytes":0}"#;
+        let limits =
+            r#"{"message_bytes":0,"frame_bytes":0,"unacked_messages":0,"unacked_bytes":0}"#;
         format!(
             r#"["welcome",{{"session":"s","epoch":7,"resumed":{resumed},"applied":0,"durability":"relaxed","limits":{limits}}}]"#
         )

@@ -23,8 +23,7 @@ async fn a_client_that_offers_v1_gets_it_and_is_welcomed() -> Result<()> {
     let (mut client, welcome) = Client::welcomed(&cluster, "mine", CHANNEL).await?;
     assert_eq!(client.header("sec-websocket-protocol"), Some("single-state.v1"));
     assert!(welcome["epoch"].as_u64().is_some_and(|epoch| epoch > 0), "{welcome}");
-    let limits =
-        json!({"message_bytes": 1 << 20, "unacked_messages": 1024, "unacked_bytes": 1 << 18});
+    let limits = json!({"message_bytes": 1 << 20, "frame_bytes": 1 << 18, "unacked_messages": 1024, "unacked_bytes": 1 << 18});
     let epoch = welcome["epoch"].clone();
     let expected = json!({"session": "mine", "epoch": epoch, "resumed": false, "applied": 0,
         "durability": "memory", "limits": limits});
@@ -168,9 +167,14 @@ async fn a_client_that_never_says_hello_is_closed_with_4400() -> Result<()> {
 #[tokio::test]
 async fn a_second_hello_and_an_input_before_the_welcome_are_closed_with_4400() -> Result<()> {
     let mut cluster = one_worker().await?;
+    let (mut neighbour, _) = Client::welcomed(&cluster, "mine", "channel-0003").await?;
     let (mut again, _) = Client::welcomed(&cluster, "mine", CHANNEL).await?;
     again.say(hello(CHANNEL, 2)).await?;
     assert_eq!(again.closed().await?, 4400);
+    neighbour.say(append(1)).await?;
+    neighbour.acked(1).await?;
+    let (_, welcome) = Client::greeted(&cluster, "mine", hello(CHANNEL, 2)).await?;
+    assert_eq!(welcome["applied"], 0, "only that connection has ended");
 
     cluster.kill_worker(0).await?;
     cluster.wait_for_worker(0, "down").await?;

@@ -4,6 +4,7 @@
 mod client;
 mod farewell;
 mod greeting;
+mod mistakes;
 mod numbers;
 mod owners;
 mod resume;

@@ -40,6 +40,9 @@ async fn numbers_that_are_left_out_or_none_are_closed_with_4400_and_harm_nobody_
         "-1",
         "1.0",
         "1e0",
+        "1e3",
+        "0x1",
+        "",
         "1.5",
         "\"1\"",
         "null",
@@ -49,12 +52,31 @@ async fn numbers_that_are_left_out_or_none_are_closed_with_4400_and_harm_nobody_
         "NaN",
         "[1]",
         "9007199254740992",
+        "18446744073709551615",
         "18446744073709551616",
+        "18446744073709551617",
     ];
     let bad = bad.map(|number| format!("[{number},{ping}]"));
-    let others =
-        ["[1]", "[1,]", "[]", "{}", "1", "ping", "[\"ack\"]", "[\"ack\",1]", "[\"bye\",{}]"];
-    let others = others.map(str::to_owned);
+    let others = [
+        "[1]",
+        "[1,]",
+        "[]",
+        "{}",
+        "1",
+        "ping",
+        r#"[{"tag":"ping"}]"#,
+        r#"{"tag":"ping"}"#,
+        r#"["ack"]"#,
+        r#"["ack",1]"#,
+        r#"["ack",1,-1]"#,
+        r#"["ack",1,1.0]"#,
+        r#"["ack",1,1e3]"#,
+        r#"["ack",1,"1"]"#,
+        r#"["ack",1,18446744073709551616]"#,
+        r#"["ack",null,1]"#,
+        r#"["bye",{}]"#,
+    ]
+    .map(str::to_owned);
     for (i, text) in bad.iter().chain(&others).enumerate() {
         let mut client = client(&cluster, &format!("channel-bad-{i}")).await?;
         client.say_text(text).await?;
@@ -91,6 +113,7 @@ async fn what_came_before_a_gap_is_applied() -> Result<()> {
 async fn an_acknowledgement_of_the_future_is_closed_with_4400_and_one_of_another_epoch_ignored()
 -> Result<()> {
     let cluster = one_worker().await?;
+    let mut neighbour = self::client(&cluster, "channel-0002").await?;
     let (mut client, welcome) = Client::welcomed(&cluster, "shared", CHANNEL).await?;
     let epoch = welcome["epoch"].as_u64().unwrap_or_default();
     client.say(append(1)).await?;
@@ -102,6 +125,10 @@ async fn an_acknowledgement_of_the_future_is_closed_with_4400_and_one_of_another
     assert_eq!(client.list(2).await?, json!([1]), "none of these harms it");
     client.say(json!(["ack", epoch, revision + 2])).await?;
     assert_eq!(client.closed().await?, 4400);
+    assert_eq!(neighbour.list(1).await?, json!([1]));
+    let (mut back, welcome) = Client::greeted(&cluster, "shared", hello(CHANNEL, 2)).await?;
+    assert_eq!(welcome["applied"], 2);
+    assert_eq!(back.list(3).await?, json!([1]), "only that connection has ended");
     Ok(())
 }
 
@@ -145,6 +172,20 @@ async fn a_channel_that_the_session_forgot_goes_on_from_any_number_up_to_the_las
     assert_eq!(other.list(1).await?, json!([last - 1, last]));
     client.say(append(last + 1)).await?;
     assert_eq!(client.closed().await?, 4400);
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_frame_as_long_as_the_welcome_says_is_taken_and_a_longer_one_is_closed_with_1009()
+-> Result<()> {
+    let cluster = one_worker().await?;
+    let (mut client, welcome) = Client::welcomed(&cluster, "shared", CHANNEL).await?;
+    let longest = welcome["limits"]["frame_bytes"].as_u64().unwrap_or_default() as usize;
+    let frame = |n: u64, length| [&n.to_be_bytes()[..], &vec![7; length - 8]].concat();
+    client.say_binary(frame(1, longest)).await?;
+    assert_eq!(client.next_binary().await?.len(), longest);
+    client.say_binary(frame(2, longest + 1)).await?;
+    assert_eq!(client.closed().await?, 1009);
     Ok(())
 }
 
