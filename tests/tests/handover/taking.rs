@@ -2,8 +2,9 @@
 
 use anyhow::{Result, ensure};
 use bytes::Bytes;
-use single_state_proto::frame::Refused;
+use single_state_proto::frame::{Refused, ResetCode};
 use single_state_proto::id::{Epoch, Generation, Incarnation, SessionId, WorkerIndex};
+use single_state_proto::link::Event;
 use single_state_store::{
     Claim, Claimed, Manners, Owner, Save, Settings, SharedStore, Standing, Version,
 };
@@ -11,6 +12,13 @@ use single_state_tests::peer::{Peer, open};
 use tempfile::TempDir;
 
 use crate::{Worker, answer, attached, refused, skipped, sqlite};
+
+const OWNER: Owner = Owner {
+    index: WorkerIndex(1),
+    incarnation: Incarnation(1),
+    generation: Generation(0),
+    app_version: 1,
+};
 
 /// Another worker, of which only the rows are known.
 struct Other {
@@ -23,21 +31,26 @@ struct Other {
 impl Other {
     /// It owns a session.
     async fn with_session(store: &str) -> Result<Self> {
-        let owner = Owner {
-            index: WorkerIndex(1),
-            incarnation: Incarnation(1),
-            generation: Generation(0),
-            app_version: 1,
-        };
-        Self::new(store, owner).await
+        Self::claim(store, OWNER, &"contested".parse()?, Manners::default()).await
     }
 
-    async fn new(store: &str, owner: Owner) -> Result<Self> {
+    /// It takes a session from whoever has it.
+    async fn robs(store: &str, session: &SessionId) -> Result<Self> {
+        let force = Manners { force: true, ..Manners::default() };
+        Self::claim(store, OWNER, session, force).await
+    }
+
+    async fn claim(
+        store: &str,
+        owner: Owner,
+        session: &SessionId,
+        manners: Manners,
+    ) -> Result<Self> {
         let store = single_state_store::open(store, Settings::default())?;
         store.prepare().await?;
-        let session: SessionId = "contested".parse()?;
+        let session = session.clone();
         let claim = Claim { session: session.clone(), at_least: Epoch(100) };
-        let claimed = store.claim(&owner, &Manners::default(), &[claim]).await?;
+        let claimed = store.claim(&owner, &manners, &[claim]).await?;
         let [Claimed::Owned(row)] = &claimed[..] else { anyhow::bail!("{claimed:?}") };
         let epoch = row.epoch;
         Ok(Self { store, owner, session, epoch })
@@ -81,6 +94,7 @@ async fn the_owner_is_to_be_tried_first_and_is_robbed_only_when_it_does_not_serv
             Ok(()) => break,
             Err(Refused::Retry { after_ms, .. }) => {
                 waited += after_ms;
+                ensure!(waited < 60_000, "it is never given up");
                 tokio::time::sleep(std::time::Duration::from_millis(after_ms.into())).await;
             }
             Err(refused) => anyhow::bail!("{refused:?}"),
@@ -126,13 +140,49 @@ async fn a_session_of_a_worker_that_is_down_is_taken_at_once() -> Result<()> {
 }
 
 #[tokio::test]
+async fn a_session_that_was_taken_from_a_worker_is_not_taken_back_at_once() -> Result<()> {
+    let folder = TempDir::new()?;
+    let store = sqlite(&folder);
+    let worker = Worker::start(0, &store, &[]).await?;
+    let mut peer = Peer::connect(&worker.address, 0).await?;
+    let session: SessionId = "contested".parse()?;
+    let mut wanted = open(&session, "first", 1);
+    let stream = peer.open(wanted.clone()).await?;
+    attached(&mut peer, stream).await?;
+    peer.send(stream, 1, r#"{"tag":"append","n":1}"#).await?;
+    peer.hears(|event| (*event == Event::Acked(stream, 1)).then_some(())).await?;
+
+    let other = Other::robs(&store, &session).await?;
+    peer.send(stream, 2, r#"{"tag":"append","n":2}"#).await?;
+    let fenced = Event::Reset(stream, ResetCode::Fenced);
+    peer.hears(|event| (*event == fenced).then_some(())).await?;
+    // A gateway that calls the other one down could have it back at once, and so could the other's
+    // gateways.
+    wanted.skipped = skipped(&[1], &[]);
+    let mut refusals = 0;
+    loop {
+        let stream = peer.open(wanted.clone()).await?;
+        match answer(&mut peer, stream).await? {
+            Ok(()) => break,
+            Err(Refused::Retry { after_ms, owner }) => {
+                ensure!(owner == Some(WorkerIndex(1)) && !other.is_robbed().await?);
+                refusals += 1;
+                ensure!(refusals < 200, "it is never given back");
+                tokio::time::sleep(std::time::Duration::from_millis(after_ms.into())).await;
+            }
+            Err(refused) => anyhow::bail!("{refused:?}"),
+        }
+    }
+    ensure!(refusals > 0 && other.is_robbed().await?);
+    Ok(())
+}
+
+#[tokio::test]
 async fn a_row_that_only_a_newer_topology_holds_is_taken_after_a_while() -> Result<()> {
     let folder = TempDir::new()?;
     let store = sqlite(&folder);
-    let mut other = Other::with_session(&store).await?;
-    other.release().await?;
-    other.owner.generation = Generation(1 << 50);
-    other = Other::new(&store, other.owner).await?;
+    let owner = Owner { generation: Generation(1 << 50), ..OWNER };
+    let other = Other::claim(&store, owner, &"contested".parse()?, Manners::default()).await?;
     other.release().await?;
     let worker = Worker::start(0, &store, &[]).await?;
     let mut peer = Peer::connect(&worker.address, 0).await?;

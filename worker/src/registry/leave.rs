@@ -32,7 +32,9 @@ impl Registry {
         if resident.leaving().is_some() {
             return;
         }
-        self.retire(resident, why);
+        if let Some(due) = resident.retire(why) {
+            self.host.committer.schedule(resident, due);
+        }
         tokio::task::spawn_local(self.clone().see_off(Rc::downgrade(resident)));
     }
 
@@ -41,12 +43,6 @@ impl Registry {
     pub(crate) fn recall(self: &Rc<Self>, resident: &Rc<Resident>) {
         if !self.host.rules.ephemeral {
             self.passivate(resident, Leave::Recall);
-        }
-    }
-
-    pub(super) fn retire(&self, resident: &Rc<Resident>, why: Leave) {
-        if let Some(due) = resident.retire(why) {
-            self.host.committer.schedule(resident, due);
         }
     }
 

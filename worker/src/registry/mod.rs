@@ -187,7 +187,7 @@ impl Registry {
             Ok(_) if open.min_epoch > resident.epoch => {
                 // Its gateway has seen a later owner that has left no trace: whoever serves it next
                 // must have a higher epoch than that one.
-                self.retire(&resident, Leave::Outrun);
+                self.passivate(&resident, Leave::Outrun);
                 tab.refused(Refused::Retry { after_ms: LEAVING_RETRY_MS, owner: None });
             }
             Ok(_) => {
