@@ -191,7 +191,7 @@ mod tests {
         let package = std::fs::read_to_string(folder().join("package.json")).unwrap();
         let package: serde_json::Value = serde_json::from_str(&package).unwrap();
         for (name, version) in PINNED {
-            assert_eq!(package["dependencies"][name], *version, "{name}");
+            assert_eq!(package["devDependencies"][name], *version, "{name}");
         }
     }
 

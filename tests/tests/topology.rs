@@ -57,7 +57,9 @@ async fn gateway(file: &File) -> Result<Node> {
     let process = Process::spawn("gateway", command)?;
     let line = process.wait_for_message("gateway listens").await?;
     let address = |field: &str| line[field].as_str().map(str::to_owned).context("no address");
-    Ok(Node { address: address("listen")?, admin: address("admin_listen")?, process })
+    let gateway = Node { address: address("listen")?, admin: address("admin_listen")?, process };
+    wait_for_status(&gateway, |status| status["generation"].is_u64()).await?;
+    Ok(gateway)
 }
 
 /// Waits for a log line of ERROR that has all `parts`; how many there are by then.
@@ -238,4 +240,33 @@ async fn check_refuses_what_is_no_topology_and_says_when_there_is_no_gateway() -
     assert!(ended.code == 64 && ended.err.contains("--gateway"), "{ended:?}");
     assert!(ended.err.contains("--workers: name at least one"), "{ended:?}");
     Ok(())
+}
+
+#[tokio::test]
+async fn a_file_that_changes_gives_a_running_gateway_its_new_workers_and_none_too_many()
+-> Result<()> {
+    let cluster = Cluster::start(Options { workers: 2, ..Options::default() }).await?;
+    let (first, second) = (&*cluster.workers[0].address, &*cluster.workers[1].address);
+    let file = File::new(2, &[first])?;
+    let gateway = gateway(&file).await?;
+    for (generation, workers) in [(3, &[first, second][..]), (4, &[first])] {
+        file.publish(generation, workers)?;
+        wait_for_status(&gateway, |status| {
+            let states = status["workers"].as_array().into_iter().flatten();
+            let states: Vec<_> = states.map(|worker| worker["state"].clone()).collect();
+            status["generation"] == generation && states == vec![json!("up"); workers.len()]
+        })
+        .await?;
+    }
+    Ok(())
+}
+
+async fn wait_for_status(gateway: &Node, condition: impl Fn(&Value) -> bool) -> Result<()> {
+    let look = async {
+        while !condition(&gateway.status().await?) {
+            tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+        }
+        anyhow::Ok(())
+    };
+    tokio::time::timeout(DEADLINE, look).await.context("its status stays as it was")?
 }

@@ -40,9 +40,10 @@ use crate::throttle::Rate;
 use crate::websocket::{Closing, WebSocket};
 use crate::worker_link::WorkerLink;
 
-/// A channel that is refused again and again is asked for after so long, then ever more slowly …
+/// A channel that is refused again and again is asked for after 1, 4, 9 and then 16 times so long:
+/// a worker takes who stays away for a second for served elsewhere.
 const FIRST_RETRY: Duration = Duration::from_millis(20);
-/// … and at least this often.
+/// A worker that wants it to wait longer is asked at least this often.
 const LAST_RETRY: Duration = Duration::from_secs(10);
 
 /// One channel; shared by its browser's task and the link's task of one thread.
@@ -152,8 +153,7 @@ impl Channel {
     pub(crate) fn next_try(&self, at_least: Duration) -> Duration {
         let tries = self.tries.get();
         self.tries.set(tries.saturating_add(1));
-        let patience = FIRST_RETRY * tries.min(10).pow(2);
-        at_least.max(patience).min(LAST_RETRY)
+        at_least.max(FIRST_RETRY * tries.min(4).pow(2)).min(LAST_RETRY)
     }
 
     /// Asks the browser's task to close the socket with this code, unless it is closing already.

@@ -76,6 +76,8 @@ struct Status {
 #[derive(Debug, Deserialize)]
 struct Worker {
     address: String,
+    #[serde(default)]
+    retired: bool,
 }
 
 /// The topology of the gateway there.
@@ -84,7 +86,9 @@ pub(super) async fn topology(gateway: &AdminUrl) -> Result<Topology, NoStatus> {
     let Status { generation, placement, workers } = serde_json::from_slice(&body)?;
     let placement = placement.parse().map_err(serde::de::Error::custom);
     let placement = placement.map_err(NoStatus::Foreign)?;
-    let workers = workers.into_iter().map(|worker| worker.address).collect();
+    // Those that are no longer in its list have streams left, or are shown for what they were.
+    let listed = workers.into_iter().filter(|worker| !worker.retired);
+    let workers = listed.map(|worker| worker.address).collect();
     Ok(Topology::new(Generation(generation), placement, workers)?)
 }
 

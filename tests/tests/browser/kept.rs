@@ -23,9 +23,9 @@ async fn notes_and_a_trained_model_are_there_after_their_worker_was_killed() -> 
     let loss = browser.text("#train-loss").await?;
 
     dev.kill_worker(before.1)?;
-    browser.wait_text_that("#notice", |text| text.contains("was restarted. Your session")).await?;
-    assert_eq!(owner(&browser).await?, before, "the same session on the same worker");
-    assert_ne!(browser.text("#owner").await?, shown, "which is another process now");
+    browser.wait_text_that("#notice", |text| text.contains("Your session went on")).await?;
+    assert_eq!(owner(&browser).await?.0, before.0, "the same session");
+    assert_ne!(browser.text("#owner").await?, shown, "in another process");
     let seen = "const { top, bottom } = document.getElementById('notice') \
         .getBoundingClientRect(); return top >= 0 && bottom <= innerHeight";
     browser.run("scrollTo(0, document.body.scrollHeight)").await?;
@@ -66,7 +66,7 @@ async fn a_page_finds_its_session_again_after_gateway_dev_was_stopped_and_starte
     // The open page comes back by itself; what it shows is the session's, not what it had.
     let again = ["dev", "--listen", &address, "--vendor", vendor()?, "--", "bin/worker"];
     let dev = Project::start(project.gateway(&again)).await?;
-    browser.wait_text_that("#notice", |text| text.contains("was restarted. Your session")).await?;
+    browser.wait_text_that("#notice", |text| text.contains("Your session went on")).await?;
     is_there_again(&browser, &session, &loss).await?;
 
     browser.goto(&dev.page("/")).await?;
@@ -125,7 +125,7 @@ async fn a_training_goes_on_from_its_last_save_when_its_worker_is_killed() -> Re
         return shown()";
     let before = browser.run(watch).await?;
     dev.kill_worker(worker)?;
-    browser.wait_text_that("#notice", |text| text.contains("was restarted. Your session")).await?;
+    browser.wait_text_that("#notice", |text| text.contains("Your session went on")).await?;
     let further = format!("document.getElementById('train-done').textContent > {before}");
     browser.wait_until(&further).await?;
     assert_eq!(browser.text("#train-state").await?, "running");
