@@ -55,5 +55,7 @@ cuts: ## two minutes of 2 s cuts: what arrives of 10,000 messages each way, besi
 
 moves: ## 1,000 sessions in both stores while workers and gateways come and go; prints the figures
 	tests/setup.sh bench
-	cargo build --release --workspace --bins
-	SINGLE_STATE_TEST_MOVES=1000 cargo test --release -p single-state-tests --test moves -- --nocapture --test-threads 1
+	cargo build --release -p single-state-gateway -p single-state-worker
+	cargo build --workspace --bins
+	SINGLE_STATE_TEST_PROGRAMS=$(CURDIR)/target/release SINGLE_STATE_TEST_MOVES=1000 \
+	  cargo test -p single-state-tests --test moves -- --nocapture --test-threads 1

@@ -27,8 +27,14 @@ struct Lines {
     count: watch::Sender<usize>,
 }
 
-/// A program of this workspace, where cargo has built it beside the test that runs.
+/// A program of this workspace, where cargo has built it beside the test that runs; or, for figures,
+/// an optimised one of the folder that `SINGLE_STATE_TEST_PROGRAMS` names, if it is there.
 pub fn program(name: &str) -> PathBuf {
+    let chosen = std::env::var_os("SINGLE_STATE_TEST_PROGRAMS");
+    let chosen = chosen.map(|folder| PathBuf::from(folder).join(name));
+    if let Some(program) = chosen.filter(|program| program.exists()) {
+        return program;
+    }
     let this = std::env::current_exe().expect("a process knows its own program");
     let folder = this.parent().expect("a program is in a folder");
     // Tests lie one folder deeper than programs.
