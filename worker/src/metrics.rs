@@ -167,16 +167,7 @@ impl Metrics {
     }
 
     pub(crate) fn refused(&self, refused: &Refused) {
-        let reason = match refused {
-            Refused::Stale(_) => "stale",
-            Refused::WrongOwner => "wrong_owner",
-            Refused::Retry { .. } => "retry",
-            Refused::Quarantined => "quarantined",
-            Refused::Forbidden => "forbidden",
-            Refused::Superseded => "superseded",
-            Refused::TooManyChannels => "too_many_channels",
-            Refused::TooNew => "too_new",
-        };
+        let reason = refused.name();
         self.refused.get_or_create(&Reason { reason }).inc();
     }
 

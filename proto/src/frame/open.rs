@@ -164,6 +164,20 @@ pub enum Refused {
 }
 
 impl Refused {
+    /// What it is called in metrics.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Stale(_) => "stale",
+            Self::WrongOwner => "wrong_owner",
+            Self::Retry { .. } => "retry",
+            Self::Quarantined => "quarantined",
+            Self::Forbidden => "forbidden",
+            Self::Superseded => "superseded",
+            Self::TooManyChannels => "too_many_channels",
+            Self::TooNew => "too_new",
+        }
+    }
+
     pub(super) fn encode(&self, out: &mut impl BufMut) {
         match self {
             Self::Stale(topology) => {
