@@ -14,6 +14,9 @@ use crate::{DEADLINE, siphash};
 /// The key that all clusters of tests place sessions with.
 pub const PLACEMENT_KEY: [u8; 16] = *b"tests place thus";
 
+/// Which version of the app of lists the fixture is: `1` or `2`. It is that app only if this is set.
+pub const APP_VERSION: &str = "SINGLE_STATE_TEST_APP_VERSION";
+
 /// What to start.
 #[derive(Debug, Clone)]
 pub struct Options {
@@ -27,6 +30,8 @@ pub struct Options {
     pub session_keys: Option<String>,
     /// Further flags of each worker.
     pub worker_flags: Vec<String>,
+    /// Which version of the fixture's app of lists workers run, if their program is the fixture.
+    pub app_version: Option<u32>,
     /// Where sessions are kept.
     pub store: String,
 }
@@ -39,6 +44,7 @@ impl Default for Options {
             worker: program("worker"),
             gateway_flags,
             worker_flags,
+            app_version: None,
             session_keys: None,
             store: "memory:".to_owned(),
         }
@@ -46,9 +52,14 @@ impl Default for Options {
 }
 
 impl Options {
-    /// The app that the tests have to themselves: `tests/src/bin/fixture.rs`.
+    /// The app that the tests have to themselves: `tests/src/bin/fixture/main.rs`.
     pub fn fixture() -> Self {
         Self { worker: program("fixture"), ..Self::default() }
+    }
+
+    /// A version of the app of lists: `tests/src/bin/fixture/lists.rs`.
+    pub fn lists(version: u32) -> Self {
+        Self { app_version: Some(version), ..Self::fixture() }
     }
 
     /// Session ids are signed with the keys of this file.
@@ -278,6 +289,9 @@ pub(crate) async fn start_worker(options: &Options, index: usize, address: &str)
         .args(["--store", &options.store])
         .args(["--placement-key", &hex(&PLACEMENT_KEY)]);
     command.args(&options.worker_flags);
+    if let Some(version) = options.app_version {
+        command.env(APP_VERSION, version.to_string());
+    }
     start_node(&format!("worker {index}"), command, "worker listens").await
 }
 

@@ -160,6 +160,16 @@ impl Fleet {
         Ok(())
     }
 
+    /// Ends a worker in good order, and starts it again at its address as this version of its app,
+    /// as all workers that are started from now on.
+    pub async fn roll_worker(&mut self, index: usize, version: u32) -> Result<()> {
+        let status = self.drain_worker(index).await?;
+        ensure!(status.success(), "worker {index} ends with {status}");
+        self.options.app_version = Some(version);
+        self.start_worker_again(index).await?;
+        self.wait_for_worker(index, "up").await
+    }
+
     /// Tells a worker to end, and waits until it has.
     pub async fn drain_worker(&mut self, index: usize) -> Result<ExitStatus> {
         self.workers[index].process.signal("TERM")?;

@@ -29,7 +29,7 @@ use single_state_proto::topology::Topology;
 use tokio::sync::Notify;
 
 use self::homing::Homing;
-use self::restless::Restless;
+use self::restless::{Process, Restless};
 pub(crate) use self::standing::{Health, Standing};
 use self::thefts::Thefts;
 use self::waiting::Waiting;
@@ -90,6 +90,7 @@ impl Router {
     pub(crate) fn start(self: &Rc<Self>) {
         tokio::task::spawn_local(self.clone().serve_waiting());
         tokio::task::spawn_local(self.clone().expire_waiting());
+        tokio::task::spawn_local(self.clone().look_for_readers());
         tokio::task::spawn_local(self.clone().bring_home());
         tokio::task::spawn_local(self.clone().follow_thefts());
         tokio::task::spawn_local(self.clone().check_idle());
@@ -229,10 +230,25 @@ impl Router {
     /// it.
     fn home(&self, session: &SessionId) -> Option<Rc<WorkerLink>> {
         let topology = self.topology.borrow();
-        let avoided = self.restless.borrow().avoided(session, Instant::now());
-        let home =
-            topology.as_ref()?.owner(&self.key, session, |index| avoided.contains(&index))?;
+        let unable = self.that_live(self.restless.borrow().unable(session));
+        let home = topology.as_ref()?.owner(&self.key, session, |index| unable.contains(&index))?;
         self.workers.borrow().get(usize::from(home.0)).cloned()
+    }
+
+    /// Those of these processes that were not started again since, as far as is known.
+    fn that_live(&self, processes: impl Iterator<Item = Process>) -> Vec<WorkerIndex> {
+        let workers = self.workers.borrow();
+        let lives = |process: &Process| {
+            let worker = workers.get(usize::from(process.index.0));
+            let now = worker.and_then(|worker| worker.incarnation());
+            now.is_none_or(|now| now == process.incarnation)
+        };
+        processes.filter(lives).map(|process| process.index).collect()
+    }
+
+    /// The workers that are not asked for a session now, since they cannot read it.
+    fn avoided(&self, session: &SessionId) -> Vec<WorkerIndex> {
+        self.that_live(self.restless.borrow().avoided(session, Instant::now()))
     }
 
     /// The worker to ask for a channel's session, and whom placement passed over; `None` while it has
@@ -243,7 +259,7 @@ impl Router {
         first: Option<WorkerIndex>,
     ) -> Option<(Rc<WorkerLink>, Skipped)> {
         let (session, in_memory) = (&channel.session, channel.is_in_memory());
-        let avoided = self.restless.borrow().avoided(session, Instant::now());
+        let avoided = self.avoided(session);
         let mut skipped = self.skipped();
         let workers = self.workers.borrow();
         let first = first.and_then(|index| workers.get(usize::from(index.0)).cloned());
@@ -274,8 +290,10 @@ impl Router {
         let route = self.route(channel, first);
         if route.is_some_and(|(worker, skipped)| worker.open(channel, skipped)) {
             self.waiting.remove(channel);
-        } else {
+        } else if self.avoided(&channel.session).is_empty() {
             self.waiting.park(channel);
+        } else {
+            self.waiting.for_a_reader(channel);
         }
     }
 
@@ -332,10 +350,13 @@ impl Router {
                 self.attach_later(channel, Duration::ZERO, None);
             }
             Refused::TooNew => {
-                let now = Instant::now();
-                let session = &channel.session;
-                self.restless.borrow_mut().is_too_new_for(session, worker.index, now);
-                self.attach_later(channel, Duration::ZERO, None);
+                if let Some(incarnation) = worker.incarnation() {
+                    let process = Process { index: worker.index, incarnation };
+                    let mut restless = self.restless.borrow_mut();
+                    restless.is_too_new_for(&channel.session, process, Instant::now());
+                }
+                // There are only so many workers: none is asked twice in this round.
+                self.attach(channel);
             }
             _ => self.attach_later(channel, Duration::ZERO, None),
         }

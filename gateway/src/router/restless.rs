@@ -4,20 +4,36 @@
 use std::time::{Duration, Instant};
 
 use rustc_hash::FxHashMap;
-use single_state_proto::id::{SessionId, WorkerIndex};
+use single_state_proto::id::{Incarnation, SessionId, WorkerIndex};
 
 /// After a session was called home it is left where it is for so long, …
 const FIRST_REST: Duration = Duration::from_secs(2);
 /// … each further time twice as long, up to this.
 const LAST_REST: Duration = Duration::from_secs(60);
-/// A worker that cannot read a session is passed over for so long.
-const TOO_NEW: Duration = Duration::from_secs(5);
+/// A worker that cannot read a session is passed over for so long, unless it is started again.
+pub(super) const TOO_NEW: Duration = Duration::from_secs(5);
+/// That it cannot is remembered for so long: nothing is called home to it.
+const REMEMBERED: Duration = Duration::from_secs(600);
 
 /// What is remembered of sessions that move.
 #[derive(Debug, Default)]
 pub(super) struct Restless {
     calls: FxHashMap<SessionId, Calls>,
-    too_new: FxHashMap<SessionId, Vec<(WorkerIndex, Instant)>>,
+    too_new: FxHashMap<SessionId, Vec<Refusal>>,
+}
+
+/// A worker's process: its app is of one version for as long as it lives.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Process {
+    pub(super) index: WorkerIndex,
+    pub(super) incarnation: Incarnation,
+}
+
+/// A process cannot read a session: a newer version of the app has saved it.
+#[derive(Debug, Clone, Copy)]
+struct Refusal {
+    by: Process,
+    at: Instant,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -40,17 +56,30 @@ impl Restless {
         *calls = Calls { count: calls.count + 1, rests_until: now + rest.min(LAST_REST) };
     }
 
-    /// This worker cannot read the session.
-    pub(super) fn is_too_new_for(&mut self, session: &SessionId, index: WorkerIndex, now: Instant) {
-        let workers = self.too_new.entry(session.clone()).or_default();
-        workers.retain(|(other, _)| *other != index);
-        workers.push((index, now + TOO_NEW));
+    /// This process cannot read the session.
+    pub(super) fn is_too_new_for(&mut self, session: &SessionId, by: Process, now: Instant) {
+        let refusals = self.too_new.entry(session.clone()).or_default();
+        refusals.retain(|refusal| refusal.by.index != by.index);
+        refusals.push(Refusal { by, at: now });
     }
 
-    /// The workers that cannot read the session.
-    pub(super) fn avoided(&self, session: &SessionId, now: Instant) -> Vec<WorkerIndex> {
-        let workers = self.too_new.get(session).into_iter().flatten();
-        workers.filter(|(_, until)| *until > now).map(|(index, _)| *index).collect()
+    /// Who cannot read the session, as far as is remembered.
+    pub(super) fn unable(&self, session: &SessionId) -> impl Iterator<Item = Process> {
+        self.refusals(session).map(|refusal| refusal.by)
+    }
+
+    /// Who has said so lately, and is not asked again now.
+    pub(super) fn avoided(
+        &self,
+        session: &SessionId,
+        now: Instant,
+    ) -> impl Iterator<Item = Process> {
+        let lately = move |refusal: &&Refusal| now < refusal.at + TOO_NEW;
+        self.refusals(session).filter(lately).map(|refusal| refusal.by)
+    }
+
+    fn refusals(&self, session: &SessionId) -> impl Iterator<Item = &Refusal> {
+        self.too_new.get(session).into_iter().flatten()
     }
 
     /// Sessions belong elsewhere now: each may be called at once.
@@ -61,7 +90,7 @@ impl Restless {
     /// Drops what is long over.
     pub(super) fn forget_old(&mut self, now: Instant) {
         self.calls.retain(|_, calls| now < calls.rests_until + LAST_REST);
-        self.too_new.retain(|_, workers| workers.iter().any(|(_, until)| now < *until));
+        self.too_new.retain(|_, all| all.iter().any(|refusal| now < refusal.at + REMEMBERED));
     }
 }
 
@@ -94,11 +123,21 @@ mod tests {
     #[test]
     fn a_worker_that_cannot_read_a_session_is_passed_over_for_a_while() {
         let (mut restless, session, now) = (Restless::default(), session(), Instant::now());
-        restless.is_too_new_for(&session, WorkerIndex(1), now);
-        restless.is_too_new_for(&session, WorkerIndex(2), now + TOO_NEW / 2);
-        assert_eq!(restless.avoided(&session, now), [WorkerIndex(1), WorkerIndex(2)]);
-        assert_eq!(restless.avoided(&session, now + TOO_NEW), [WorkerIndex(2)]);
+        let process =
+            |index, start| Process { index: WorkerIndex(index), incarnation: Incarnation(start) };
+        let avoided =
+            |restless: &Restless, now| restless.avoided(&session, now).collect::<Vec<_>>();
+        let (one, other) = (process(1, 1), process(2, 1));
+        restless.is_too_new_for(&session, one, now);
+        restless.is_too_new_for(&session, other, now + TOO_NEW / 2);
+        assert_eq!(avoided(&restless, now), [one, other]);
+        assert_eq!(avoided(&restless, now + TOO_NEW), [other]);
         restless.forget_old(now + 2 * TOO_NEW);
+        assert_eq!(avoided(&restless, now + 2 * TOO_NEW), []);
+        assert!(restless.unable(&session).eq([one, other]), "nothing is called home to them");
+        restless.is_too_new_for(&session, process(1, 2), now);
+        assert!(restless.unable(&session).eq([other, process(1, 2)]), "it was started again");
+        restless.forget_old(now + 2 * REMEMBERED);
         assert!(restless.too_new.is_empty());
     }
 }

@@ -10,6 +10,7 @@ use single_state_node::turn::give_way;
 use single_state_proto::id::ConnectionId;
 
 use super::Router;
+use super::restless::TOO_NEW;
 use crate::channel::Channel;
 use crate::metrics::Metrics;
 
@@ -27,9 +28,18 @@ pub(super) struct Waiting {
 #[derive(Debug)]
 struct Entry {
     channel: Rc<Channel>,
-    /// Since when no worker could be asked; `None` when one has asked for patience, which is not
-    /// held against the channel (R17).
-    since: Option<Instant>,
+    why: Why,
+}
+
+/// What a channel waits for. Only one that no worker could be asked for is given up (R17).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Why {
+    /// A worker that can be asked; since when.
+    Worker(Instant),
+    /// A worker that can read the session: those that were asked run an older version of the app.
+    Reader,
+    /// The end of the time for which a worker has asked for patience.
+    Patience,
 }
 
 impl Waiting {
@@ -39,26 +49,29 @@ impl Waiting {
 
     /// No worker can be asked for the channel now.
     pub(super) fn park(&self, channel: &Rc<Channel>) {
-        self.insert(channel, |since| since.or_else(|| Some(Instant::now())));
+        let before = self.channels.borrow().get(&channel.connection).map(|entry| entry.why);
+        let since = match before {
+            Some(Why::Worker(since)) => since,
+            _ => Instant::now(),
+        };
+        self.insert(channel, Why::Worker(since));
+    }
+
+    /// No worker that can be asked now can read the channel's session.
+    pub(super) fn for_a_reader(&self, channel: &Rc<Channel>) {
+        self.insert(channel, Why::Reader);
     }
 
     /// A worker has asked for patience.
     pub(super) fn retry(&self, channel: &Rc<Channel>) {
-        self.insert(channel, |_| None);
+        self.insert(channel, Why::Patience);
     }
 
-    fn insert(
-        &self,
-        channel: &Rc<Channel>,
-        since: impl FnOnce(Option<Instant>) -> Option<Instant>,
-    ) {
-        let mut channels = self.channels.borrow_mut();
-        let before = channels.get(&channel.connection).map(|entry| entry.since);
-        if before.is_none() {
+    fn insert(&self, channel: &Rc<Channel>, why: Why) {
+        let entry = Entry { channel: channel.clone(), why };
+        if self.channels.borrow_mut().insert(channel.connection, entry).is_none() {
             self.metrics.parked.inc();
         }
-        let entry = Entry { channel: channel.clone(), since: since(before.flatten()) };
-        channels.insert(channel.connection, entry);
     }
 
     /// A worker was asked for the channel, or its browser is gone.
@@ -76,17 +89,23 @@ impl Waiting {
         self.channels.borrow().values().map(|entry| entry.channel.clone()).collect()
     }
 
-    /// Those for which no worker could be asked.
+    /// Those that news of workers may help.
     fn parked(&self) -> Vec<Rc<Channel>> {
         let channels = self.channels.borrow();
-        let parked = channels.values().filter(|entry| entry.since.is_some());
+        let parked = channels.values().filter(|entry| entry.why != Why::Patience);
         parked.map(|entry| entry.channel.clone()).collect()
+    }
+
+    fn any_for_a_reader(&self) -> bool {
+        self.channels.borrow().values().any(|entry| entry.why == Why::Reader)
     }
 
     fn waited_for(&self, patience: Duration, now: Instant) -> Vec<Rc<Channel>> {
         let channels = self.channels.borrow();
-        let late = channels.values().filter(|entry| {
-            entry.since.is_some_and(|since| now.saturating_duration_since(since) >= patience)
+        let is_late = |since| now.saturating_duration_since(since) >= patience;
+        let late = channels.values().filter(|entry| match entry.why {
+            Why::Worker(since) => is_late(since),
+            Why::Reader | Why::Patience => false,
         });
         late.map(|entry| entry.channel.clone()).collect()
     }
@@ -102,6 +121,17 @@ impl Router {
                     self.attach(channel);
                 }
                 give_way().await;
+            }
+        }
+    }
+
+    /// Asks again now and then for sessions that no worker could read: an operator may have emptied
+    /// them. That a worker was started is news, and not waited for here.
+    pub(super) async fn look_for_readers(self: Rc<Self>) {
+        loop {
+            tokio::time::sleep(TOO_NEW).await;
+            if self.waiting.any_for_a_reader() {
+                self.news.notify_one();
             }
         }
     }

@@ -99,6 +99,11 @@ impl WorkerLink {
         self.health.get()
     }
 
+    /// Its process; `None` while no link is up.
+    pub(crate) fn incarnation(&self) -> Option<Incarnation> {
+        self.up.borrow().as_ref().map(|up| up.worker.incarnation)
+    }
+
     /// The topology names it, or does not any more.
     pub(crate) fn retire(&self, retired: bool) {
         self.retired.set(retired);

@@ -7,4 +7,5 @@ mod many;
 mod partitions;
 mod resharding;
 mod stage;
+mod versions;
 mod workers;

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use anyhow::{Result, ensure};
 use serde_json::Value;
+use single_state_tests::append::wait_until;
 use single_state_tests::checker::{Options as Known, check_files};
 use single_state_tests::cluster::{Options, PLACEMENT_KEY, home};
 use single_state_tests::fleet::{Fleet, Plan};
@@ -45,6 +46,8 @@ pub(crate) struct Scene {
     pub(crate) has_proxies: bool,
     /// Clients of `single-state.v1` know all gateways, and go to the next when one leaves them.
     pub(crate) may_change_gateway: bool,
+    /// Workers run this version of the app of lists, and the demo if there is none.
+    pub(crate) app_version: Option<u32>,
     /// Further flags of gateways.
     pub(crate) gateway_flags: Vec<[&'static str; 2]>,
     pub(crate) scale: Scale,
@@ -91,8 +94,16 @@ impl Store {
 impl Scene {
     pub(crate) fn new(name: &'static str, store: Store) -> Self {
         let scale = Scale::of_this_run();
-        let (has_proxies, may_change_gateway, gateway_flags) = (false, false, Vec::new());
-        Self { name, store, workers: 3, has_proxies, may_change_gateway, gateway_flags, scale }
+        Self {
+            name,
+            store,
+            workers: 3,
+            has_proxies: false,
+            may_change_gateway: false,
+            app_version: None,
+            gateway_flags: Vec::new(),
+            scale,
+        }
     }
 
     /// Starts two gateways and the workers, and lets visitors come and append.
@@ -105,7 +116,8 @@ impl Scene {
         let sqlite = || format!("sqlite:{}", folder.path().join("x.sqlite").display());
         let store = server.as_ref().map_or_else(sqlite, TempPostgres::url);
         let history = folder.path().join("worker-%i-%p.jsonl");
-        let mut options = Options { workers: self.workers, ..Options::default() }
+        let app = self.app_version.map_or_else(Options::default, Options::lists);
+        let mut options = Options { workers: self.workers, ..app }
             .store(&store)
             .worker_flag("--history", &history.to_string_lossy());
         for [flag, value] in &self.gateway_flags {
@@ -199,6 +211,28 @@ impl Stage {
             self.fleet.wait_for_gateway(gateway, is_home).await?;
         }
         Ok(())
+    }
+
+    /// Waits until no visitor is at a worker.
+    pub(crate) async fn wait_until_left(&self, index: usize) -> Result<()> {
+        let has_left = |status: &Value| status["workers"][index]["streams"] == 0;
+        for gateway in 0..self.fleet.gateways.len() {
+            self.fleet.wait_for_gateway(gateway, has_left).await?;
+        }
+        Ok(())
+    }
+
+    /// Waits until all visitors wait for a worker.
+    pub(crate) async fn wait_until_parked(&self) -> Result<()> {
+        let all = self.gateways.len() as f64;
+        wait_until("all visitors wait", async || {
+            let mut parked = 0.0;
+            for gateway in &self.fleet.gateways {
+                parked += gateway.metric("single_state_parked").await?;
+            }
+            Ok(parked == all)
+        })
+        .await
     }
 
     /// Visitors leave, and nothing was lost, doubled or closed.
