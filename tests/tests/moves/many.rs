@@ -25,6 +25,8 @@ async fn sessions_with_and_without_visitors_go_where_they_belong_when_a_worker_i
             // A process may have 20,000 files open: the visitors are in this one.
             scene.scale.sessions = 10_000;
             scene.scale.pace = Duration::from_secs(5);
+            // They are asked for their items one after another, and hear no pings meanwhile.
+            scene.gateway_flags = vec![["--idle-timeout", "0s"]];
         }
         let detached: Vec<_> =
             (0..scene.scale.sessions).map(|number| format!("detached-{number}")).collect();
