@@ -24,6 +24,8 @@ pub struct Verdict {
     pub moves: BTreeMap<String, usize>,
     /// When they were claimed, in order.
     pub claimed: Vec<u64>,
+    /// Of each claim of a session that its owner had not given up, the workers called down in it.
+    pub stolen: Vec<Vec<u16>>,
     /// The longest wait for an answer of each session that was moved, the shortest first; of all
     /// sessions if none was.
     pub pauses: Vec<u64>,
@@ -72,9 +74,11 @@ impl Verdict {
         }
         verdict.sessions = sessions.len();
         for event in events.iter().filter(|event| span.has(event.t)) {
-            if matches!(event.what, What::Claim { .. }) && sessions.contains_key(&*event.session) {
+            let What::Claim { reason, down, .. } = &event.what else { continue };
+            if sessions.contains_key(&*event.session) {
                 *verdict.moves.entry(event.session.clone()).or_default() += 1;
                 verdict.claimed.push(event.t);
+                verdict.stolen.extend((reason == "steal").then(|| down.clone()));
             }
         }
         let moves = &verdict.moves;
@@ -193,6 +197,7 @@ mod tests {
         let verdict = Verdict::of(&events, &stays, Span { from: 100, to: 200 });
         assert_eq!((verdict.sessions, verdict.moved(), verdict.most_moves()), (2, 1, 2));
         assert_eq!((verdict.pauses, verdict.calm), (vec![30], vec![50]));
+        assert_eq!(verdict.stolen, [vec![]; 2]);
     }
 
     #[test]

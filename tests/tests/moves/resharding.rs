@@ -4,9 +4,10 @@ use std::time::Duration;
 
 use anyhow::{Result, ensure};
 use futures_util::future::try_join_all;
+use single_state_tests::page::Page;
 use tokio::time::sleep;
 
-use crate::stage::{Scene, Stage, Store, must_have_moved};
+use crate::stage::{Scene, Stage, Store, must_be_handed_over, must_have_moved};
 
 #[tokio::test]
 async fn sessions_move_once_when_workers_are_added() -> Result<()> {
@@ -20,6 +21,7 @@ async fn sessions_move_once_when_workers_are_added() -> Result<()> {
         let moved = stage.sessions_between(3, 5);
         let verdict = stage.end().await?;
         must_have_moved(&verdict, &moved)?;
+        must_be_handed_over(&verdict)?;
         ensure!(verdict.most_moves() == 1, "{:?}", verdict.moves);
     }
     Ok(())
@@ -57,6 +59,31 @@ async fn workers_come_and_go_while_gateways_learn_of_it_one_after_the_other() ->
             moved.iter().filter(|session| !verdict.moves.contains_key(*session)).collect();
         ensure!(stayed.is_empty(), "not moved: {stayed:?}");
     }
+    Ok(())
+}
+
+/// The file that a gateway watches may be older than what it has learnt from workers.
+#[tokio::test]
+async fn a_gateway_keeps_the_newest_list_of_workers_whoever_has_told_it() -> Result<()> {
+    let mut stage = Scene::new("an older list comes later", Store::Sqlite).set().await?;
+    let home = stage.fleet.size();
+    stage.fleet.start_workers(5).await?;
+    stage.begin();
+    let older = stage.fleet.next_topology(5);
+    let newest = stage.fleet.next_topology(home);
+    stage.fleet.tell(0, &newest)?;
+    // Its workers know by now, and tell the other gateway when it asks them for a session.
+    stage.fleet.wait_for_gateway(0, |status| status["generation"] == 3).await?;
+    let url = stage.fleet.url(1, "?session=late");
+    Page::connect(&url, "late", stage.recorder.clone()).await?.items().await?;
+    stage.fleet.wait_for_gateway(1, |status| status["generation"] == 3).await?;
+    stage.fleet.tell(1, &older)?;
+    let ignored = "an older list of workers is ignored: the cluster knows a newer one";
+    stage.fleet.gateways[1].process.wait_for_message(ignored).await?;
+    stage.wait_until_home().await?;
+    stage.visitors.wait_for_beats(2).await?;
+    let verdict = stage.end().await?;
+    ensure!(verdict.moved() == 0, "moved: {:?}", verdict.moves);
     Ok(())
 }
 

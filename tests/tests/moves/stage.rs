@@ -178,6 +178,13 @@ impl Stage {
         self.visitors.sessions().iter().filter(is_there).cloned().collect()
     }
 
+    /// How many gateways have visitors of a session.
+    pub(crate) fn gateways_of(&self, session: &str) -> usize {
+        let visitors = self.visitors.sessions().iter().zip(&self.gateways);
+        let gateways = visitors.filter(|(of, _)| *of == session).map(|(_, gateway)| gateway);
+        gateways.collect::<BTreeSet<_>>().len()
+    }
+
     /// Sessions that have another home among so many workers than among so many others.
     pub(crate) fn sessions_between(&self, before: usize, after: usize) -> BTreeSet<String> {
         let moves = |session: &&String| home(session, before) != home(session, after);
@@ -285,6 +292,13 @@ impl Stage {
             ms(pauses.last().copied()),
         );
     }
+}
+
+/// Each session was given up by one worker before another one claimed it.
+pub(crate) fn must_be_handed_over(verdict: &Verdict) -> Result<()> {
+    let stolen = verdict.stolen.len();
+    ensure!(stolen == 0, "{stolen} of {} claims were thefts", verdict.claimed.len());
+    Ok(())
 }
 
 /// These sessions were moved, and no others.

@@ -5,7 +5,7 @@ use std::time::Duration;
 use anyhow::{Result, ensure};
 use tokio::time::sleep;
 
-use crate::stage::{Scene, Store, must_have_moved};
+use crate::stage::{Scene, Store, must_be_handed_over, must_have_moved};
 
 /// The worker to which something happens.
 const ONE: usize = 1;
@@ -19,7 +19,11 @@ async fn sessions_of_a_killed_worker_go_on_elsewhere_and_come_home_when_it_is_ba
         stage.fleet.workers[ONE].process.kill().await?;
         stage.visitors.wait_for_beats(2).await?;
         stage.fleet.wait_for_worker(ONE, "down").await?;
-        must_have_moved(&stage.end().await?, &robbed)?;
+        let verdict = stage.end().await?;
+        must_have_moved(&verdict, &robbed)?;
+        // Nobody had to wait until it was taken by force from somebody who may be there.
+        let by_force = verdict.stolen.iter().filter(|down| !down.contains(&(ONE as u16))).count();
+        ensure!(by_force == 0, "{by_force} of {} thefts by force", verdict.stolen.len());
 
         let mut stage = Scene::new("kill -9, then back", *store).set().await?;
         let robbed = stage.sessions_of(ONE, stage.fleet.size());
@@ -69,7 +73,9 @@ async fn workers_that_are_told_to_end_one_after_the_other_give_their_sessions_aw
         }
         stage.wait_until_home().await?;
         stage.visitors.wait_for_beats(2).await?;
-        must_have_moved(&stage.end().await?, &all)?;
+        let verdict = stage.end().await?;
+        must_have_moved(&verdict, &all)?;
+        must_be_handed_over(&verdict)?;
     }
     Ok(())
 }
