@@ -6,7 +6,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail, ensure};
 use tokio::time::{Instant, sleep_until};
 
-use crate::config::Pace;
+use crate::config::{Config, Pace};
 use crate::limits::explain;
 use crate::news::Phase;
 use crate::part::Shared;
@@ -90,7 +90,7 @@ impl Life {
     /// A message whenever one is due; if answers are late the next ones are, and that is measured.
     async fn send_at(&mut self, rate: f64) -> Result<()> {
         let config = &self.shared.config;
-        let interval = Duration::from_secs_f64(config.browsers as f64 / rate);
+        let interval = interval(config, rate);
         // The browsers are spread evenly over the interval.
         let share = self.number as f64 / config.browsers as f64;
         let mut due = Instant::now() + interval.mul_f64(share);
@@ -215,18 +215,24 @@ impl Life {
     fn give_up(&self) {
         let Some(mut due) = self.due else { return };
         let shared = &self.shared;
+        // What hangs since before it was measured is wrong as well.
         shared.unanswered(due);
         if let Pace::Rate(rate) = shared.config.pace {
-            let interval = Duration::from_secs_f64(shared.config.browsers as f64 / rate);
+            let interval = interval(&shared.config, rate);
             due += interval;
-            while shared.measures(due) {
-                shared.unanswered(due);
+            while shared.is_before_end(due) {
+                if shared.measures(due) {
+                    shared.unanswered(due);
+                }
                 due += interval;
             }
         }
-        shared
-            .tally
-            .borrow_mut()
-            .note(format!("no answer in time, such as to message {}", self.sent));
+        let reason = format!("no answer in time, such as to message {}", self.sent);
+        shared.tally.borrow_mut().note(reason);
     }
+}
+
+/// From one message of a browser to its next one, when all together send at this rate.
+fn interval(config: &Config, rate: f64) -> Duration {
+    Duration::from_secs_f64(config.browsers as f64 / rate)
 }

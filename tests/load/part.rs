@@ -157,8 +157,12 @@ impl Shared {
 
     /// Whether what is due at this time is measured.
     pub(crate) fn measures(&self, due: Instant) -> bool {
-        let (from, to) = self.window.get();
-        from.is_some_and(|from| from <= due) && to.is_none_or(|to| due < to)
+        self.window.get().0.is_some_and(|from| from <= due) && self.is_before_end(due)
+    }
+
+    /// Whether this time is before the end of what is measured.
+    pub(crate) fn is_before_end(&self, due: Instant) -> bool {
+        self.window.get().1.is_none_or(|to| due < to)
     }
 
     /// A browser is connected, or will never be.
@@ -182,11 +186,9 @@ impl Shared {
 
     /// What was due at this time is given up: it has taken so long at least.
     pub(crate) fn unanswered(&self, due: Instant) {
-        if self.measures(due) {
-            let mut tally = self.tally.borrow_mut();
-            tally.unanswered += 1;
-            tally.latencies.record(due.elapsed().as_micros() as u64);
-        }
+        let mut tally = self.tally.borrow_mut();
+        tally.unanswered += 1;
+        tally.latencies.record(due.elapsed().as_micros() as u64);
     }
 
     pub(crate) fn error(&self, reason: String) {
