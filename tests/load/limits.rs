@@ -25,7 +25,7 @@ pub(crate) fn addresses(texts: &[String], mistakes: &mut Mistakes) -> Vec<Ipv4Ad
         match range(text) {
             Some(range) => addresses.extend(range.map(Ipv4Addr::from)),
             None => {
-                mistakes.add(format!("--from {text:?}: give 127.0.0.1 or 127.0.0.1-127.0.0.40"))
+                mistakes.add(format!("--from {text:?}: give 127.0.0.1 or 127.0.0.1-127.0.0.40"));
             }
         }
     }
