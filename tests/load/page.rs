@@ -100,9 +100,9 @@ fn table(report: &Report) -> String {
 fn processes(report: &Report) -> String {
     let row = |process: &crate::report::Process| {
         format!(
-            "<tr><td>{}</td><td>{:.2} us</td><td>{:.1}%</td><td>{:.0} bytes</td></tr>\n",
+            "<tr><td>{}</td><td>{} us</td><td>{:.1}%</td><td>{:.0} bytes</td></tr>\n",
             escape(&process.name),
-            process.cpu_us_per_round_trip,
+            report.cpu_of(process),
             100.0 * process.cpu_share,
             process.bytes_per_browser
         )

@@ -164,6 +164,14 @@ impl Report {
         figures
     }
 
+    /// CPU microseconds a round trip, where there were any.
+    pub(crate) fn cpu_of(&self, process: &Process) -> String {
+        match self.round_trips {
+            0 => "-".to_owned(),
+            _ => format!("{:.2}", process.cpu_us_per_round_trip),
+        }
+    }
+
     fn print(&self) -> Result<()> {
         let mut out = std::io::stdout().lock();
         let figures: Vec<_> =
@@ -172,9 +180,9 @@ impl Report {
         for process in &self.processes {
             writeln!(
                 out,
-                "  {:<12} {:>8.2} us of CPU a round trip, {:>5.1}% of a CPU, {:>8.0} bytes a browser",
+                "  {:<12} {:>8} us of CPU a round trip, {:>5.1}% of a CPU, {:>8.0} bytes a browser",
                 process.name,
-                process.cpu_us_per_round_trip,
+                self.cpu_of(process),
                 100.0 * process.cpu_share,
                 process.bytes_per_browser
             )?;
