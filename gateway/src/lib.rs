@@ -28,7 +28,7 @@ mod origin;
 mod pages;
 mod router;
 mod throttle;
-mod token;
+pub mod token;
 mod topology;
 mod websocket;
 mod worker_link;

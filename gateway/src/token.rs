@@ -14,7 +14,7 @@ use sha2::Sha256;
 use single_state_proto::id::SessionId;
 
 /// How long a token counts after it was made.
-pub(crate) const LIFETIME: Duration = Duration::from_secs(30 * 24 * 60 * 60);
+pub const LIFETIME: Duration = Duration::from_secs(30 * 24 * 60 * 60);
 
 /// Clocks of gateways may differ by so much.
 const LEEWAY_SECONDS: u64 = 60;
@@ -29,7 +29,7 @@ type HmacSha256 = Hmac<Sha256>;
 
 /// Seconds since 1970.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) struct Seconds(pub(crate) u64);
+pub struct Seconds(pub u64);
 
 /// The keys that sign and verify. Never empty.
 #[derive(Clone)]
@@ -43,16 +43,18 @@ impl std::fmt::Debug for KeyRing {
 
 /// Why a text is no ring of keys. Never repeats what may be a key.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub(crate) enum InvalidKeys {
+pub enum InvalidKeys {
+    /// There is none.
     #[error("it holds no key; write one key of 64 hex digits on each line")]
     Empty,
+    /// This line is something else.
     #[error("line {0} is no key of 64 hex digits")]
     Line(usize),
 }
 
 impl KeyRing {
     /// Reads one key a line; empty lines and lines that begin with `#` are passed over.
-    pub(crate) fn parse(text: &str) -> Result<Self, InvalidKeys> {
+    pub fn parse(text: &str) -> Result<Self, InvalidKeys> {
         let lines = text.lines().map(str::trim).enumerate();
         let keys = lines
             .filter(|(_, line)| !line.is_empty() && !line.starts_with('#'))
@@ -62,14 +64,14 @@ impl KeyRing {
     }
 
     /// A token for `session` that counts for [`LIFETIME`] from `now`.
-    pub(crate) fn sign(&self, session: &SessionId, now: Seconds) -> String {
+    pub fn sign(&self, session: &SessionId, now: Seconds) -> String {
         let claim = format!("{session}.{}", now.0 + LIFETIME.as_secs());
         let mac = self.0.first().map(|key| mac(key, &claim).finalize().into_bytes());
         format!("{claim}.{}", URL_SAFE_NO_PAD.encode(mac.unwrap_or_default()))
     }
 
     /// The session of a token that a gateway signed and that counts at `now`.
-    pub(crate) fn verify(&self, token: &str, now: Seconds) -> Option<SessionId> {
+    pub fn verify(&self, token: &str, now: Seconds) -> Option<SessionId> {
         if token.len() > LONGEST {
             return None;
         }

@@ -236,6 +236,7 @@ async fn measure(
         &bytes,
         "--workload",
         workload,
+        "--unchecked",
         "--duration",
         DURATION,
     ];

@@ -1,41 +1,19 @@
 //! One browser of the swarm: a plain page, or a client of `single-state.v1` that comes back by itself.
 
-use anyhow::Result;
+use std::net::Ipv4Addr;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
 use serde_json::Value;
 use single_state_tests::client::{self, Client, Manners};
 use single_state_tests::history::Recorder;
 use single_state_tests::page::{Page, Received};
+use tokio::time::timeout;
 
 use crate::workload::{Verdict, Workload};
 
-/// What browsers speak.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Protocol {
-    Plain,
-    V1,
-    /// Each second one.
-    Mixed,
-}
-
-impl Protocol {
-    pub(crate) fn named(name: &str) -> Option<Self> {
-        match name {
-            "plain" => Some(Self::Plain),
-            "v1" => Some(Self::V1),
-            "mixed" => Some(Self::Mixed),
-            _ => None,
-        }
-    }
-
-    /// Whether this browser numbers its messages.
-    pub(crate) fn is_numbered(self, browser: usize) -> bool {
-        match self {
-            Self::Plain => false,
-            Self::V1 => true,
-            Self::Mixed => browser % 2 == 1,
-        }
-    }
-}
+/// So long a connection may take.
+const PATIENCE: Duration = Duration::from_secs(10);
 
 /// A connected browser.
 #[derive(Debug)]
@@ -54,20 +32,53 @@ pub(crate) enum Heard {
 }
 
 impl Peer {
+    /// Connects; `channel` is what the history of a plain page calls it.
     pub(crate) async fn connect(
         url: &str,
-        number: usize,
+        from: Option<Ipv4Addr>,
+        channel: &str,
         numbered: bool,
         recorder: Recorder,
     ) -> Result<Self> {
-        if numbered {
-            let mut client = Client::new(url, Manners { recorder, ..Manners::default() });
-            client.open().await?;
-            return Ok(Self::V1(Box::new(client)));
+        let connect = async {
+            if numbered {
+                let manners = Manners { recorder, from, gives_up: true, ..Manners::default() };
+                let mut client = Client::new(url, manners);
+                client.open().await?;
+                return Ok(Self::V1(Box::new(client)));
+            }
+            // Only what is written down needs a name.
+            let channel = if recorder.is_on() { channel } else { "" };
+            Ok(Self::Plain(Box::new(Page::connect_from(from, url, channel, recorder).await?)))
+        };
+        timeout(PATIENCE, connect).await.context("the server does not answer")?
+    }
+
+    /// The id of its session; another server's page has none.
+    pub(crate) fn session(&self) -> &str {
+        match self {
+            Self::Plain(page) => page.session(),
+            Self::V1(client) => client.session(),
         }
-        // Only what is written down needs a name.
-        let channel = if recorder.is_on() { format!("page.{number}") } else { String::new() };
-        Ok(Self::Plain(Box::new(Page::connect(url, &channel, recorder).await?)))
+    }
+
+    /// What opens its session again, as far as it was told.
+    pub(crate) fn token(&self) -> &str {
+        match self {
+            Self::Plain(page) => page.session(),
+            Self::V1(client) => client.core().session().unwrap_or_default(),
+        }
+    }
+
+    /// Goes, as a page does that is closed.
+    pub(crate) async fn leave(self) -> Result<()> {
+        match self {
+            Self::Plain(page) => {
+                drop(page);
+                Ok(())
+            }
+            Self::V1(client) => client.close().await,
+        }
     }
 
     /// What stands in its items.
@@ -121,28 +132,12 @@ impl Peer {
         }
     }
 
-    /// Whether it looks in the end for what it has sent: other servers need not know that message.
-    pub(crate) fn looks(&self) -> bool {
-        match self {
-            Self::Plain(page) => !page.channel().is_empty(),
-            Self::V1(_) => true,
-        }
-    }
-
     /// All items of its session.
     pub(crate) async fn items(&mut self) -> Result<Vec<String>> {
         match self {
             Self::Plain(page) => page.items().await,
             Self::V1(client) => client.items().await,
         }
-    }
-
-    /// The number of its message with this item, if it is one of its own.
-    pub(crate) fn number_of(&self, item: &str) -> Option<u64> {
-        let digits = item.find(|letter: char| !letter.is_ascii_digit()).unwrap_or(item.len());
-        // A channel's name may begin with digits: numbers of a swarm have eight.
-        let (number, rest) = item.split_at_checked(digits.min(8))?;
-        rest.starts_with(self.channel()).then(|| number.parse().ok())?
     }
 }
 
@@ -155,7 +150,7 @@ fn judge(workload: &Workload, number: u64, answer: &Value) -> Verdict {
         Workload::Axpy { .. } if is("result_vector") => Verdict::Answer,
         Workload::Append { .. } if is("count") => match answer["value"].as_u64() {
             Some(found) if found == number => Verdict::Answer,
-            Some(found) if found > number => Verdict::Count { expected: number, found },
+            Some(found) if found > number => Verdict::More(found - number),
             _ => Verdict::Other,
         },
         _ => Verdict::Other,

@@ -20,8 +20,8 @@ pub(crate) enum Verdict {
     Other,
     /// The server reports an error.
     Error,
-    /// The session holds another number of items than this browser has sent.
-    Count { expected: u64, found: u64 },
+    /// The session holds so many items more than this browser has sent.
+    More(u64),
 }
 
 impl Workload {
@@ -66,10 +66,11 @@ impl Workload {
             Self::Append { .. } if answer.starts_with(br#"{"tag":"assign","key":"count""#) => {
                 let found = serde_json::from_slice::<Value>(answer).ok();
                 let found = found.and_then(|answer| answer["value"].as_u64()).unwrap_or_default();
-                if found == number {
-                    Verdict::Answer
-                } else {
-                    Verdict::Count { expected: number, found }
+                match found.checked_sub(number) {
+                    // It counts up to it: an owner that has gone back tells it again.
+                    None => Verdict::Other,
+                    Some(0) => Verdict::Answer,
+                    Some(more) => Verdict::More(more),
                 }
             }
             _ => Verdict::Other,
@@ -97,7 +98,8 @@ mod tests {
         let answer = |n: u64| format!(r#"{{"tag":"assign","key":"count","value":{n}}}"#);
         assert_eq!(append.judge(3, answer(3).as_bytes()), Verdict::Answer);
         let verdict = append.judge(3, answer(4).as_bytes());
-        assert_eq!(verdict, Verdict::Count { expected: 3, found: 4 });
+        assert_eq!(verdict, Verdict::More(1));
+        assert_eq!(append.judge(3, answer(2).as_bytes()), Verdict::Other);
         assert_eq!(append.judge(3, br#"{"tag":"error","error":""}"#), Verdict::Error);
     }
 }

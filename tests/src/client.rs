@@ -7,6 +7,7 @@ mod lines;
 mod tests;
 
 use std::collections::{BTreeMap, VecDeque};
+use std::net::Ipv4Addr;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
@@ -25,6 +26,7 @@ use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 
 pub use self::core::{Core, Fault, Heard};
 use crate::DEADLINE;
+use crate::dial::dial;
 use crate::history::{End, Recorder, What};
 
 /// Closes after which a client does not come again.
@@ -45,6 +47,10 @@ pub struct Manners {
     pub silence: Duration,
     /// Where it writes its history.
     pub recorder: Recorder,
+    /// The address of the machine from which it connects; `None` is any.
+    pub from: Option<Ipv4Addr>,
+    /// It gives up when its very first connection cannot be opened.
+    pub gives_up: bool,
 }
 
 impl Default for Manners {
@@ -54,6 +60,8 @@ impl Default for Manners {
             longest_wait: Duration::from_secs(30),
             silence: Duration::from_secs(45),
             recorder: Recorder::default(),
+            from: None,
+            gives_up: false,
         }
     }
 }
@@ -144,7 +152,7 @@ impl Client {
         loop {
             self.flush().await;
             let Some(socket) = &mut self.socket else {
-                self.reconnect().await;
+                self.reconnect().await?;
                 continue;
             };
             // What was taken is told when nothing more is there to be taken.
@@ -257,27 +265,33 @@ impl Client {
         if self.core.session().is_none() { self.open().await } else { Ok(()) }
     }
 
-    async fn reconnect(&mut self) {
+    async fn reconnect(&mut self) -> Result<()> {
         if self.opening.is_none() {
             let wait = self.next_wait();
             self.attempts += 1;
             let url = self.urls.front().cloned().unwrap_or_default();
             self.urls.rotate_left(1);
+            let from = self.manners.from;
             self.opening = Some(tokio::spawn(async move {
                 sleep(wait).await;
-                timeout(HANDSHAKE, connect(&url)).await?
+                timeout(HANDSHAKE, connect(&url, from)).await?
             }));
         }
-        let Some(opening) = &mut self.opening else { return };
+        let Some(opening) = &mut self.opening else { return Ok(()) };
         let opened = opening.await;
         self.opening = None;
-        if let Ok(Ok(socket)) = opened {
-            self.connections += 1;
-            self.socket = Some(socket);
-            self.heard_at = Instant::now();
-            let hello = self.core.connected();
-            self.put(hello);
+        match opened? {
+            Ok(socket) => {
+                self.connections += 1;
+                self.socket = Some(socket);
+                self.heard_at = Instant::now();
+                let hello = self.core.connected();
+                self.put(hello);
+            }
+            Err(error) if self.manners.gives_up && self.connections == 0 => return Err(error),
+            Err(_) => {}
         }
+        Ok(())
     }
 
     fn next_wait(&mut self) -> Duration {
@@ -379,12 +393,11 @@ impl Client {
     }
 }
 
-async fn connect(url: &str) -> Result<Socket> {
+async fn connect(url: &str, from: Option<Ipv4Addr>) -> Result<Socket> {
     let mut request = url.into_client_request()?;
     request.headers_mut().insert("sec-websocket-protocol", SUBPROTOCOL.parse()?);
     let host = request.uri().authority().context("an address has a host")?.to_string();
-    let stream = TcpStream::connect(host).await?;
-    stream.set_nodelay(true)?;
+    let stream = dial(&host, from).await?;
     // The library's own 128 KiB are too much for many clients.
     let config = WebSocketConfig::default().read_buffer_size(4096);
     let (socket, _) =

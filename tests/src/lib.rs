@@ -9,6 +9,7 @@ pub mod chromium;
 pub mod client;
 pub mod cluster;
 pub mod dev;
+pub mod dial;
 pub mod fleet;
 pub mod history;
 pub mod page;

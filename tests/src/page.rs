@@ -2,6 +2,8 @@
 
 mod socket;
 
+use std::net::Ipv4Addr;
+
 use anyhow::{Context, Result, bail};
 use serde_json::Value;
 
@@ -20,7 +22,17 @@ pub struct Page {
 impl Page {
     /// Connects to `ws://HOST:PORT/PATH`. Its history calls the channel so.
     pub async fn connect(url: &str, channel: &str, recorder: Recorder) -> Result<Self> {
-        let socket = Socket::connect(url).await?;
+        Self::connect_from(None, url, channel, recorder).await
+    }
+
+    /// Connects from this address of the machine.
+    pub async fn connect_from(
+        from: Option<Ipv4Addr>,
+        url: &str,
+        channel: &str,
+        recorder: Recorder,
+    ) -> Result<Self> {
+        let socket = Socket::connect_from(from, url).await?;
         Ok(Self { socket, channel: channel.to_owned(), sent: 0, recorder })
     }
 

@@ -1,10 +1,14 @@
 //! A plain page's websocket, written for many of them in one process. Masks are zero, which the
 //! protocol allows and which makes masking free.
 
+use std::net::Ipv4Addr;
+
 use anyhow::{Context, Result, bail};
 use bytes::{Buf, BytesMut};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
+
+use crate::dial::dial;
 
 /// A connected websocket.
 #[derive(Debug)]
@@ -26,10 +30,14 @@ pub enum Received {
 impl Socket {
     /// Connects to `ws://HOST:PORT/PATH`.
     pub async fn connect(url: &str) -> Result<Self> {
+        Self::connect_from(None, url).await
+    }
+
+    /// Connects from this address of the machine.
+    pub async fn connect_from(from: Option<Ipv4Addr>, url: &str) -> Result<Self> {
         let rest = url.strip_prefix("ws://").context("not a ws:// address")?;
         let (host, path) = rest.split_once('/').unwrap_or((rest, ""));
-        let mut stream = TcpStream::connect(host).await?;
-        stream.set_nodelay(true)?;
+        let mut stream = dial(host, from).await?;
         let head = format!(
             "GET /{path} HTTP/1.1\r\nHost: {host}\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
              Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\r\n"
