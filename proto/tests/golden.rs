@@ -41,7 +41,7 @@ fn hello(nonce: Option<Nonce>) -> Hello {
 
 fn topology() -> Topology {
     let workers = vec!["worker-0:7000".to_owned(), "[::1]:7001".to_owned()];
-    Topology::new(Generation(8), Placement::Jump, workers).unwrap()
+    Topology::new(Generation(8), Placement::Jump, workers).expect("different addresses")
 }
 
 fn skipped() -> Skipped {
@@ -49,13 +49,13 @@ fn skipped() -> Skipped {
 }
 
 fn taken() -> Taken {
-    Taken { session: "alice".parse().unwrap(), epoch: Epoch(12) }
+    Taken { session: "alice".parse().expect("a session id"), epoch: Epoch(12) }
 }
 
 fn open(seen: Option<(Epoch, Revision)>, identity: Option<String>) -> Box<Open> {
     Box::new(Open {
-        session: "alice".parse().unwrap(),
-        channel: "tab-00000001".parse().unwrap(),
+        session: "alice".parse().expect("a session id"),
+        channel: "tab-00000001".parse().expect("a channel id"),
         attach: Attach(2),
         connection: ConnectionId(0x1122_3344_5566_7788),
         generation: Generation(7),
