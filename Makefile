@@ -1,7 +1,7 @@
 # The two commands of the README, and what they stand on. `make` alone lists them.
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check bench bench-store crowd race exactly-once cuts moves
+.PHONY: help demo test check bench bench-store crowd race exactly-once cuts moves idle
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 20
@@ -59,3 +59,9 @@ moves: ## 1,000 sessions in both stores while workers and gateways come and go; 
 	cargo build --workspace --bins
 	SINGLE_STATE_TEST_PROGRAMS=$(CURDIR)/target/release SINGLE_STATE_TEST_MOVES=1000 \
 	  cargo test -p single-state-tests --test moves -- --nocapture --test-threads 1
+
+idle: ## memory of 100,000 browsers that are quiet, and how fast they connect; as many as fit: BROWSERS=1000000
+	cargo build --release -p single-state-gateway -p single-state-worker
+	cargo build --release -p single-state-tests --bin swarm
+	SINGLE_STATE_TEST_PROGRAMS=$(CURDIR)/target/release SINGLE_STATE_TEST_IDLE=$(or $(BROWSERS),100000) \
+	  cargo test -p single-state-tests --test idle -- --nocapture
