@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 use std::process::ExitCode;
 
+use single_state_faults::{self as faults, Process};
 use single_state_gateway::config::{Action, Config, read};
 use single_state_gateway::dev::{DevOptions, Supervisor};
 use single_state_gateway::{Gateway, operate};
@@ -23,6 +24,9 @@ fn main() -> ExitCode {
         Action::Topology(task) => return operate::run(task),
         Action::Exit(code) => return code,
     };
+    if let Err(code) = faults::start(Process::Gateway) {
+        return code;
+    }
     log::start(config.log_format, &config.log_filter);
     let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
         Ok(runtime) => runtime,

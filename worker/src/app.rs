@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::json;
+use single_state_faults::{self as faults, Point, Process};
 use single_state_node::admin::{self, Node};
 use single_state_node::link::incarnation;
 use single_state_node::shutdown::{Phase, on_signals, reached};
@@ -110,6 +111,9 @@ impl App {
             Ok(config) => config,
             Err(code) => return code,
         };
+        if let Err(code) = faults::start(Process::Worker) {
+            return code;
+        }
         log::start(config.log_format, &config.log_filter);
         let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
             Ok(runtime) => runtime,
@@ -141,6 +145,7 @@ async fn work<S: Session>(
         Err(StoreError::Unusable(error)) => return Err(RunError::Store(error)),
         store => store,
     };
+    faults::point(Point::Starting);
     let index = config.index.0;
     tracing::info!(worker.index = index, listen = %links, admin_listen = %probes, "worker listens");
 

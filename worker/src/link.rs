@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use rustc_hash::FxHashMap;
+use single_state_faults::{self as faults, Point};
 use single_state_node::link::{LinkEnd, LinkHandle};
 use single_state_proto::channel::Input;
 use single_state_proto::frame::{CloseCode, GoAway, Hello, Opened, Refused, ResetCode};
@@ -116,6 +117,7 @@ impl Gateways {
         self.leaving.set(true);
         for link in self.links.borrow().iter() {
             link.with(|link| link.go_away(GoAway::Draining));
+            faults::half_write(Point::GoingAway);
         }
     }
 
@@ -150,6 +152,7 @@ impl GatewayLink {
                 tracing::info!(gateway.incarnation = incarnation, "gateway linked");
             }
             Event::Open(stream, open) => {
+                faults::point(Point::OpenReceived);
                 self.metrics.channels.inc();
                 self.attachments.borrow_mut().insert(stream, None);
                 registry.open(open, Rc::new(StreamTab { gateway: self.clone(), stream }));
@@ -281,6 +284,7 @@ impl Tab for StreamTab {
 
     fn acked(&self, number: InputNumber) {
         self.gateway.link.with(|link| link.ack(self.stream, number.0));
+        faults::half_write(Point::AckHalfWritten);
     }
 
     fn consumed(&self, length: usize) {

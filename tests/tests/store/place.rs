@@ -10,8 +10,8 @@ use anyhow::{Context, Result, bail};
 use bytes::Bytes;
 use single_state_proto::id::{Epoch, Generation, Incarnation, SessionId, WorkerIndex};
 use single_state_store::{
-    Claim, Claimed, Guards, Listed, Manners, Owner, Row, Save, Saved, Settings, SharedStore,
-    Standing, Store, Version, open,
+    Claim, Claimed, Listed, Manners, Owner, Row, Save, Saved, Settings, SharedStore, Standing,
+    Store, Version, open,
 };
 use single_state_tests::postgres::TempPostgres;
 
@@ -92,7 +92,12 @@ impl Place {
     }
 
     /// A worker whose saves leave out what `guards` says.
-    pub(crate) async fn unguarded(&self, index: u16, guards: Guards) -> Result<Worker> {
+    #[cfg(feature = "faults")]
+    pub(crate) async fn unguarded(
+        &self,
+        index: u16,
+        guards: single_state_store::Guards,
+    ) -> Result<Worker> {
         let store = self.open(Settings { guards, ..self.settings() })?;
         store.prepare().await?;
         Ok(Worker { store, owner: owner(index) })
