@@ -1,10 +1,12 @@
 //! A small cluster under load, to one of whose processes something happens, and what the checker says
 //! of it: one gateway, two workers, and eight browsers of sessions that live on either of them.
 
+use std::fs::File;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
+use rustix::fs::{FlockOperation, flock};
 use single_state_faults::Mutant;
 use tempfile::TempDir;
 
@@ -112,6 +114,13 @@ impl Trial {
         let recorder = Recorder::create(&folder.path().join("visitors.jsonl"))?;
         let visitors = Visitors::arrive(visits(&cluster), PACE, recorder.clone()).await?;
         Ok(Self { cluster, visitors, recorder, folder, _server: server })
+    }
+
+    /// Keeps every worker from the sessions in a file, for as long as this is held.
+    pub fn hold_file(&self) -> Result<File> {
+        let lock = File::open(self.folder.path().join("x.sqlite.lock"))?;
+        flock(&lock, FlockOperation::LockExclusive)?;
+        Ok(lock)
     }
 
     /// Browsers leave, and all that was written down is judged; no socket may have been closed by the
