@@ -10,10 +10,10 @@ use rustix::fs::{FlockOperation, flock};
 use single_state_faults::Mutant;
 use tempfile::TempDir;
 
-use crate::checker::{Checked, Options as Known, Violation, check};
+use crate::checker::{Checked, Options as Known, Violation, check, check_answers};
 use crate::cluster::{Cluster, Options, PLACEMENT_KEY};
 use crate::faults::Faults;
-use crate::history::{Event, Recorder, read};
+use crate::history::{Event, Recorder, now, read};
 use crate::postgres::TempPostgres;
 use crate::visitors::verdict::{Span, Verdict};
 use crate::visitors::{Stay, Visit, Visitors};
@@ -72,6 +72,8 @@ pub struct Outcome {
     pub verdict: Verdict,
     /// Why browsers could not look for their items.
     pub unseen: Option<anyhow::Error>,
+    /// Nothing was broken from then on.
+    healed: u64,
 }
 
 impl Case {
@@ -126,6 +128,7 @@ impl Trial {
     /// Browsers leave, and all that was written down is judged; no socket may have been closed by the
     /// server, if so.
     pub async fn end(mut self, no_closes: bool) -> Result<Outcome> {
+        let healed = now();
         let (stays, unseen) = match self.visitors.leave().await {
             Ok(stays) => (stays, None),
             Err(error) => (Vec::<Stay>::new(), Some(error)),
@@ -138,7 +141,7 @@ impl Trial {
         let placement = Some((PLACEMENT_KEY, vec![WORKERS as u64]));
         let checked = check(&events, &Known { placement, no_closes });
         let verdict = Verdict::of(&events, &stays, Span { from: 0, to: u64::MAX });
-        Ok(Outcome { events, checked, verdict, unseen })
+        Ok(Outcome { events, checked, verdict, unseen, healed })
     }
 }
 
@@ -151,7 +154,8 @@ impl Outcome {
         }
         ensure!(checked.items.1 > 0, "nothing was acknowledged");
         ensure!(self.verdict.doubled == 0, "{} items are there twice", self.verdict.doubled);
-        eprintln!("{checked}");
+        let answered = check_answers(&self.events, self.healed).map_err(|violation| *violation)?;
+        eprintln!("{checked}, I12 {answered}");
         Ok(self.verdict)
     }
 
