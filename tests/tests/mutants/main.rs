@@ -3,6 +3,7 @@
 //! the two of the store are noticed in `racing.rs`, too.
 
 mod attaching;
+mod flowing;
 mod moving;
 mod saving;
 
@@ -13,6 +14,7 @@ use single_state_faults::Mutant;
 fn every_mutant_has_a_scenario() {
     let scenarios = [
         include_str!("attaching.rs"),
+        include_str!("flowing.rs"),
         include_str!("moving.rs"),
         include_str!("saving.rs"),
         include_str!("../racing.rs"),

@@ -54,7 +54,7 @@ async fn must_be_noticed(mutant: Mutant) -> Result<()> {
 
 #[tokio::test]
 async fn a_worker_that_drains_and_hands_nothing_over_is_noticed() -> Result<()> {
-    must_be_noticed(Mutant::DrainHandsNothingOver).await
+    must_be_noticed(Mutant::DrainWithoutHandover).await
 }
 
 #[tokio::test]
