@@ -14,6 +14,7 @@ use std::cell::RefCell;
 use std::rc::Rc;
 use std::time::Duration;
 
+use single_state_faults::{self as faults, Point};
 use slab::Slab;
 use tokio::time::Instant;
 
@@ -78,6 +79,7 @@ impl Roster {
             }
             if let Some(channel) = self.0.borrow().get(*seat) {
                 channel.close(code, reason);
+                faults::point(Point::SendingAway);
             }
         }
     }

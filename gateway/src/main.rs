@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 use std::process::ExitCode;
 
+use single_state_faults::{self as faults, Process};
 use single_state_gateway::config::{Action, Config, read};
 use single_state_gateway::dev::{DevOptions, Supervisor};
 use single_state_gateway::{Gateway, operate};
@@ -17,6 +18,9 @@ use tokio::task::LocalSet;
 type Failure = Box<dyn std::error::Error>;
 
 fn main() -> ExitCode {
+    if let Err(code) = faults::start(Process::Gateway) {
+        return code;
+    }
     let (config, dev) = match read(std::env::args_os()) {
         Action::Run(config) => (*config, None),
         Action::Dev(config, options) => (*config, Some(options)),

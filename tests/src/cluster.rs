@@ -1,6 +1,7 @@
 //! A gateway and its workers as processes of their own, on free ports.
 
 use std::path::PathBuf;
+use std::process::ExitStatus;
 
 use anyhow::{Context, Result, bail};
 use serde_json::Value;
@@ -8,6 +9,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::process::Command;
 
+use crate::faults::{Faults, Victim};
 use crate::process::{Process, program};
 use crate::{DEADLINE, siphash};
 
@@ -34,6 +36,8 @@ pub struct Options {
     pub app_version: Option<u32>,
     /// Where sessions are kept.
     pub store: String,
+    /// What processes do wrong.
+    pub faults: Faults,
 }
 
 impl Default for Options {
@@ -47,6 +51,7 @@ impl Default for Options {
             app_version: None,
             session_keys: None,
             store: "memory:".to_owned(),
+            faults: Faults::default(),
         }
     }
 }
@@ -168,9 +173,30 @@ impl Cluster {
         Ok(())
     }
 
+    /// What processes that are started from now on do wrong.
+    pub fn set_faults(&mut self, faults: Faults) {
+        self.options.faults = faults;
+    }
+
+    /// Which version of the fixture's app workers run that are started from now on.
+    pub fn set_app_version(&mut self, version: u32) {
+        self.options.app_version = Some(version);
+    }
+
+    /// Starts a worker at its address that does not get as far as to serve; how it ends.
+    pub async fn start_worker_in_vain(&mut self, index: usize) -> Result<ExitStatus> {
+        let command = worker_command(&self.options, index, &self.workers[index].address);
+        Process::spawn(&format!("worker {index}"), command)?.wait().await
+    }
+
     /// Kills the gateway as a crash would, and starts another one at its address.
     pub async fn replace_gateway(&mut self) -> Result<()> {
         self.gateway.process.kill().await?;
+        self.start_gateway_again().await
+    }
+
+    /// Starts another gateway at the address of the one that has ended.
+    pub async fn start_gateway_again(&mut self) -> Result<()> {
         let address = self.gateway.address.clone();
         let known = ["--workers", &addresses(&self.workers)];
         self.gateway = start_gateway(&self.options, &address, known).await?;
@@ -277,11 +303,21 @@ pub(crate) async fn start_gateway(
         Some(file) => command.args(["--session-keys-file", file]),
         None => command.arg("--unsigned-sessions"),
     };
-    start_node("gateway", command, "gateway listens").await
+    options.faults.tell(Victim::Gateway, &mut command);
+    let node = start_node("gateway", command, "gateway listens").await?;
+    options.faults.must_be_known(Victim::Gateway, &node.process).await?;
+    Ok(node)
 }
 
 /// Starts a worker that listens there.
 pub(crate) async fn start_worker(options: &Options, index: usize, address: &str) -> Result<Node> {
+    let command = worker_command(options, index, address);
+    let node = start_node(&format!("worker {index}"), command, "worker listens").await?;
+    options.faults.must_be_known(Victim::Worker(index), &node.process).await?;
+    Ok(node)
+}
+
+fn worker_command(options: &Options, index: usize, address: &str) -> Command {
     let mut command = Command::new(&options.worker);
     command
         .args(["--index", &index.to_string(), "--listen", address])
@@ -292,7 +328,8 @@ pub(crate) async fn start_worker(options: &Options, index: usize, address: &str)
     if let Some(version) = options.app_version {
         command.env(APP_VERSION, version.to_string());
     }
-    start_node(&format!("worker {index}"), command, "worker listens").await
+    options.faults.tell(Victim::Worker(index), &mut command);
+    command
 }
 
 async fn start_node(name: &str, command: Command, message: &str) -> Result<Node> {

@@ -10,6 +10,7 @@ pub mod client;
 pub mod cluster;
 pub mod dev;
 pub mod dial;
+pub mod faults;
 pub mod fleet;
 pub mod history;
 pub mod page;
@@ -18,6 +19,7 @@ pub mod postgres;
 pub mod process;
 pub mod proxy;
 pub mod siphash;
+pub mod trial;
 pub mod visitors;
 
 use std::time::Duration;

@@ -11,6 +11,7 @@ use tokio::process::{Child, Command};
 use tokio::sync::watch;
 
 use crate::DEADLINE;
+use crate::cluster::poll;
 
 /// A running process; killed when dropped.
 #[derive(Debug)]
@@ -123,6 +124,18 @@ impl Process {
             Ok(status) => Ok(status?),
             Err(_) => bail!("{} does not end:\n{}", self.name, self.output()),
         }
+    }
+
+    /// Waits until it stands still, as after SIGSTOP.
+    pub async fn wait_until_stopped(&self) -> Result<()> {
+        let id = self.id().context("the process has ended")?;
+        let state = async || {
+            let stat = std::fs::read_to_string(format!("/proc/{id}/stat"))?;
+            // Behind the name, which is in parentheses.
+            let state = stat.rsplit(") ").next().and_then(|rest| rest.chars().next());
+            state.context("a process has a state")
+        };
+        poll(state, |state| *state == 'T').await.with_context(|| self.name.clone())
     }
 
     /// Memory that it holds now, in KiB.

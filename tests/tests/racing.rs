@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
+use single_state_faults::{MUTANT, Mutant};
 use single_state_store::{Settings, SharedStore, Version, open};
 use single_state_tests::history::{Deeds, Item, Line};
 use single_state_tests::postgres::TempPostgres;
@@ -18,6 +19,7 @@ use tokio::process::Command;
 const RACERS: u16 = 6;
 const SECONDS: u64 = 4;
 /// Without a guard it does not take long.
+#[cfg(feature = "faults")]
 const SECONDS_WITHOUT: u64 = 2;
 
 /// So many violations are told.
@@ -61,32 +63,38 @@ async fn racing_owners_lose_nothing_in_sqlite() -> Result<()> {
     outcome.must_be_clean()
 }
 
+#[cfg(feature = "faults")]
 #[tokio::test]
 async fn without_the_epoch_racing_owners_are_seen_to_overwrite_each_other_in_postgresql()
 -> Result<()> {
     let server = TempPostgres::start().await?;
-    race(&server.url(), SECONDS_WITHOUT, Some("epoch")).await?.must_be_faulty()
+    race(&server.url(), SECONDS_WITHOUT, Some(Mutant::NoEpochTest)).await?.must_be_faulty()
 }
 
+#[cfg(feature = "faults")]
 #[tokio::test]
 async fn without_the_version_racing_owners_are_seen_to_overwrite_themselves_in_postgresql()
 -> Result<()> {
     let server = TempPostgres::start().await?;
-    race(&server.url(), SECONDS_WITHOUT, Some("version")).await?.must_be_faulty()
+    race(&server.url(), SECONDS_WITHOUT, Some(Mutant::NoVersionTest)).await?.must_be_faulty()
 }
 
+#[cfg(feature = "faults")]
 #[tokio::test]
 async fn without_the_epoch_racing_owners_are_seen_to_overwrite_each_other_in_sqlite() -> Result<()>
 {
     let folder = tempfile::tempdir()?;
-    race(&sqlite(folder.path()), SECONDS_WITHOUT, Some("epoch")).await?.must_be_faulty()
+    race(&sqlite(folder.path()), SECONDS_WITHOUT, Some(Mutant::NoEpochTest)).await?.must_be_faulty()
 }
 
+#[cfg(feature = "faults")]
 #[tokio::test]
 async fn without_the_version_racing_owners_are_seen_to_overwrite_themselves_in_sqlite() -> Result<()>
 {
     let folder = tempfile::tempdir()?;
-    race(&sqlite(folder.path()), SECONDS_WITHOUT, Some("version")).await?.must_be_faulty()
+    race(&sqlite(folder.path()), SECONDS_WITHOUT, Some(Mutant::NoVersionTest))
+        .await?
+        .must_be_faulty()
 }
 
 /// `make race` has more time.
@@ -100,7 +108,7 @@ fn sqlite(folder: &Path) -> String {
 }
 
 /// Lets them race, then judges.
-async fn race(url: &str, seconds: u64, without: Option<&str>) -> Result<Outcome> {
+async fn race(url: &str, seconds: u64, mutant: Option<Mutant>) -> Result<Outcome> {
     let folder = tempfile::tempdir()?;
     let history = |racer: u16| folder.path().join(format!("{racer}.jsonl"));
     let mut racers = Vec::new();
@@ -109,7 +117,7 @@ async fn race(url: &str, seconds: u64, without: Option<&str>) -> Result<Outcome>
         command.args(["--store", url, "--racers", &RACERS.to_string()]);
         command.args(["--racer", &racer.to_string(), "--seconds", &seconds.to_string()]);
         command.arg("--history").arg(history(racer));
-        command.args(without.iter().flat_map(|guard| ["--without", *guard]));
+        command.envs(mutant.map(|mutant| (MUTANT, mutant.name())));
         racers.push(Process::spawn(&format!("racer {racer}"), command)?);
     }
     tokio::time::sleep(Duration::from_secs(seconds)).await;
@@ -227,6 +235,7 @@ impl Outcome {
         Ok(())
     }
 
+    #[cfg(feature = "faults")]
     fn must_be_faulty(&self) -> Result<()> {
         let is_seen = self.violations.iter().any(|violation| violation.ends_with("is lost"));
         ensure!(is_seen, "nobody noticed that something is lost: {}", self.told());

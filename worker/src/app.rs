@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::json;
+use single_state_faults::{self as faults, Point, Process};
 use single_state_node::admin::{self, Node};
 use single_state_node::link::incarnation;
 use single_state_node::shutdown::{Phase, on_signals, reached};
@@ -106,6 +107,9 @@ impl App {
         if std::env::args_os().nth(1).is_some_and(|first| first == operate::COMMAND) {
             return operate::run(std::env::args_os().skip(1));
         }
+        if let Err(code) = faults::start(Process::Worker) {
+            return code;
+        }
         let config = match read(std::env::args_os(), self.durability) {
             Ok(config) => config,
             Err(code) => return code,
@@ -141,6 +145,7 @@ async fn work<S: Session>(
         Err(StoreError::Unusable(error)) => return Err(RunError::Store(error)),
         store => store,
     };
+    faults::point(Point::Starting);
     let index = config.index.0;
     tracing::info!(worker.index = index, listen = %links, admin_listen = %probes, "worker listens");
 

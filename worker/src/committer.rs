@@ -17,6 +17,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::rc::Rc;
 use std::time::Duration;
 
+use single_state_faults::{self as faults, Point};
 use single_state_node::turn::give_way;
 use single_state_store::{
     Claim, Claimed, MAX_BATCH, Manners, Save, Saved, SharedStore, Standing, StoreError,
@@ -253,6 +254,7 @@ impl Committer {
     fn saved(self: &Rc<Self>, resident: Rc<Resident>, save: Save, saved: Saved, asked: u64) {
         match saved {
             Saved::Done => {
+                faults::point(Point::Committed);
                 let version = save.version.0;
                 self.history.record(&resident.id, resident.epoch, || Deed::Commit {
                     asked,

@@ -3,6 +3,7 @@
 use std::rc::Rc;
 use std::time::Duration;
 
+use single_state_faults::{self as faults, Mutant};
 use tokio::time::Instant;
 
 use crate::registry::Registry;
@@ -16,7 +17,9 @@ pub(crate) async fn drain(registry: &Rc<Registry>, timeout: Duration) -> usize {
     registry.begin_to_drain();
     let deadline = Instant::now() + timeout;
     while registry.resident() > 0 && Instant::now() < deadline {
-        registry.hand_over(Leave::Drain, Some(deadline), |_| true).await;
+        if !faults::mutant(Mutant::DrainWithoutHandover) {
+            registry.hand_over(Leave::Drain, Some(deadline), |_| true).await;
+        }
         // What was about to come into memory comes soon, or not at all.
         if registry.resident() > 0 {
             tokio::time::sleep(STEP).await;

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use rustc_hash::FxHashMap;
+use single_state_faults::{self as faults, Mutant, Point};
 use single_state_node::link::{LinkEnd, LinkHandle};
 use single_state_proto::channel::Input;
 use single_state_proto::frame::{CloseCode, GoAway, Hello, Opened, Refused, ResetCode};
@@ -116,6 +117,7 @@ impl Gateways {
         self.leaving.set(true);
         for link in self.links.borrow().iter() {
             link.with(|link| link.go_away(GoAway::Draining));
+            faults::half_write(Point::GoingAway);
         }
     }
 
@@ -150,12 +152,16 @@ impl GatewayLink {
                 tracing::info!(gateway.incarnation = incarnation, "gateway linked");
             }
             Event::Open(stream, open) => {
+                faults::point(Point::OpenReceived);
                 self.metrics.channels.inc();
                 self.attachments.borrow_mut().insert(stream, None);
                 registry.open(open, Rc::new(StreamTab { gateway: self.clone(), stream }));
             }
             Event::Message(stream, Message { number, binary, body }) => {
                 if let Some(attachment) = self.attachment(stream) {
+                    if faults::mutant(Mutant::CreditOnReceive) {
+                        self.link.with(|link| link.consumed(stream, body.len()));
+                    }
                     let number = InputNumber(number);
                     attachment.receive(Input { number, binary, body });
                 }
@@ -281,10 +287,13 @@ impl Tab for StreamTab {
 
     fn acked(&self, number: InputNumber) {
         self.gateway.link.with(|link| link.ack(self.stream, number.0));
+        faults::half_write(Point::AckHalfWritten);
     }
 
     fn consumed(&self, length: usize) {
-        self.gateway.link.with(|link| link.consumed(self.stream, length));
+        if !faults::mutant(Mutant::CreditOnReceive) {
+            self.gateway.link.with(|link| link.consumed(self.stream, length));
+        }
     }
 
     fn closed(&self, code: CloseCode) {

@@ -9,6 +9,7 @@
 use std::rc::Rc;
 
 use bytes::Bytes;
+use single_state_faults::{self as faults, Point};
 use single_state_proto::browser::{
     self, Bye, FromClient, Limits, ResetReason, Welcome, parse, parse_binary,
 };
@@ -180,6 +181,7 @@ impl Numbered {
     /// What is to be told next, before any output.
     pub(super) fn next_said(&mut self) -> Option<Bytes> {
         if let Some(welcome) = self.welcome.take() {
+            faults::half_write(Point::WelcomeHalfSent);
             return Some(welcome);
         }
         let reset = self.reset.take().map(browser::reset);

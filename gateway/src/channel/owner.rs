@@ -2,6 +2,7 @@
 
 use std::rc::Rc;
 
+use single_state_faults::{self as faults, Point};
 use single_state_node::link::LinkHandle;
 use single_state_proto::browser::ResetReason;
 use single_state_proto::frame::{CloseCode, Durability, Open, Opened, Refused, ResetCode, Skipped};
@@ -95,6 +96,7 @@ impl Channel {
 
     /// All inputs up to `number` are taken for good.
     pub(crate) fn acked(&self, number: u64) {
+        faults::point(Point::Forwarded);
         let mut state = self.state.borrow_mut();
         let (was_full, number) = (state.inputs.is_full(), InputNumber(number));
         if state.inputs.acked(number).is_err() {

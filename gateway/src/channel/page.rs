@@ -3,6 +3,7 @@
 use std::time::Instant;
 
 use bytes::Bytes;
+use single_state_faults::{self as faults, Point};
 use single_state_proto::frame::CloseCode;
 use single_state_proto::id::StreamId;
 
@@ -109,6 +110,9 @@ impl Channel {
             fault.is_none() && !inputs.is_full() && may_send
         });
         (state.heard, state.asked) = (now, false);
+        if state.inputs.next_to_send().is_some() {
+            faults::point(Point::InputRead);
+        }
         self.forward(&mut state);
         if state.numbered.is_some() {
             // What it has repeated is acknowledged again.

@@ -4,6 +4,7 @@
 use std::io::{self, ErrorKind, IoSlice};
 
 use bytes::{Buf, Bytes, BytesMut};
+use single_state_faults as faults;
 use tokio::net::TcpStream;
 
 use super::Ended;
@@ -154,7 +155,7 @@ impl Outbound {
         }
         put(&body);
         put(after);
-        let written = now(socket.try_write(&buffer[..length]))?;
+        let written = now(faults::write(&buffer[..length], |bytes| socket.try_write(bytes)))?;
         if written < length {
             let head = Bytes::copy_from_slice(&buffer[written..length]);
             self.waiting = Some(Box::new(Waiting { head, ..Waiting::default() }));

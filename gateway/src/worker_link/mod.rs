@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use rustc_hash::FxHashMap;
 use serde_json::json;
+use single_state_faults::{self as faults, Mutant};
 use single_state_node::link::LinkHandle;
 use single_state_proto::frame::{Hello, Opened, Skipped};
 use single_state_proto::id::{Generation, Incarnation, SessionId, StreamId, WorkerIndex};
@@ -252,7 +253,9 @@ impl WorkerLink {
             }
             Event::GoAway(code) => {
                 tracing::info!(worker.index = self.index.0, reason = ?code, "worker goes away");
-                self.change(|health, now| health.drains(now));
+                if !faults::mutant(Mutant::DrainingNotSkipped) {
+                    self.change(|health, now| health.drains(now));
+                }
             }
             Event::Open(..) | Event::Recall(_) | Event::Topology(_) | Event::Skipped(_) => {
                 unreachable!("the link refuses what only gateways send")

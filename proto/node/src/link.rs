@@ -14,6 +14,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Instant;
 
+use single_state_faults as faults;
 use single_state_proto::decoder::Decoder;
 use single_state_proto::error::LinkError;
 use single_state_proto::frame::{GoAway, Hello};
@@ -223,7 +224,8 @@ impl LinkHandle {
     }
 
     fn write(&self, writer: &OwnedWriteHalf, metrics: &LinkMetrics) -> Result<(), LinkEnd> {
-        let written = self.outgoing.write(|bytes| writer.try_write(bytes))?;
+        let write = |bytes: &[u8]| faults::write(bytes, |bytes| writer.try_write(bytes));
+        let written = self.outgoing.write(write)?;
         if written > 0 {
             metrics.sent.inc_by(written as u64);
             metrics.writes.inc();

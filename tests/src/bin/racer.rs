@@ -13,13 +13,14 @@ use std::path::PathBuf;
 use std::rc::Rc;
 use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use bytes::Bytes;
-use clap::{Parser, ValueEnum};
+use clap::Parser;
+use single_state_faults::{self as faults, Process};
 use single_state_proto::id::{Epoch, Generation, Incarnation, SessionId, WorkerIndex};
 use single_state_store::{
-    Claim, Claimed, Guards, Manners, Owner, Row, Save, Saved, Settings, SharedStore, StoreError,
-    Version, fresh_epoch, open,
+    Claim, Claimed, Manners, Owner, Row, Save, Saved, Settings, SharedStore, StoreError, Version,
+    fresh_epoch, open,
 };
 use single_state_tests::DEADLINE;
 use single_state_tests::history::{Deeds, Item, Line};
@@ -52,15 +53,6 @@ struct Args {
     sessions: usize,
     #[arg(long)]
     history: PathBuf,
-    /// Leaves out one of the store's guards.
-    #[arg(long)]
-    without: Option<Guard>,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-enum Guard {
-    Epoch,
-    Version,
 }
 
 /// One place in memory, for one session after the other.
@@ -97,6 +89,9 @@ struct Racer {
 
 fn main() -> Result<()> {
     let args = Args::parse();
+    if faults::start(Process::Worker).is_err() {
+        bail!("there is no such mistake");
+    }
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     LocalSet::new().block_on(&runtime, async {
         let racer = Rc::new(Racer::new(args)?);
@@ -112,9 +107,6 @@ fn main() -> Result<()> {
 
 impl Racer {
     fn new(args: Args) -> Result<Self> {
-        let (epoch, version) =
-            (args.without != Some(Guard::Epoch), args.without != Some(Guard::Version));
-        let settings = Settings { guards: Guards { epoch, version }, ..Settings::default() };
         let owner = Owner {
             index: WorkerIndex(args.racer),
             incarnation: Incarnation(u64::from(std::process::id())),
@@ -122,7 +114,7 @@ impl Racer {
             app_version: 1,
         };
         Ok(Self {
-            store: open(&args.store, settings)?,
+            store: open(&args.store, Settings::default())?,
             owner,
             slots: RefCell::new((0..args.sessions).map(|_| Slot::default()).collect()),
             history: RefCell::new(BufWriter::new(File::create(&args.history)?)),

@@ -5,6 +5,7 @@ mod due;
 mod ends;
 mod kept;
 mod place;
+#[cfg(feature = "faults")]
 mod racing;
 mod saves;
 mod sqlite_file;
@@ -77,6 +78,16 @@ macro_rules! promises_of {
             due::due_sessions_come_in_order_of_time_and_id_by_pages,
             due::work_of_live_owners_is_theirs,
             due::a_save_without_a_time_ends_the_wait,
+        }
+    };
+}
+
+/// What owners who race find, and that it would be seen if a store let them overwrite each other.
+#[cfg(feature = "faults")]
+macro_rules! races_of {
+    ($module:ident, $store:ident) => {
+        tests! {
+            $module, $store;
             racing::two_owners_in_any_order_lose_nothing_that_was_acknowledged,
             racing::without_the_epoch_an_earlier_owner_overwrites_and_this_is_seen,
             racing::without_the_version_a_late_save_overwrites_and_this_is_seen,
@@ -85,7 +96,8 @@ macro_rules! promises_of {
 }
 
 /// Those that need more than one thread to have the rows.
-macro_rules! shared_promises_of {
+#[cfg(feature = "faults")]
+macro_rules! shared_races_of {
     ($module:ident, $store:ident) => {
         tests! {
             $module, $store;
@@ -97,6 +109,13 @@ macro_rules! shared_promises_of {
 
 promises_of!(memory, memory);
 promises_of!(sqlite, sqlite);
-shared_promises_of!(sqlite_shared, sqlite);
 promises_of!(postgres, postgres);
-shared_promises_of!(postgres_shared, postgres);
+
+#[cfg(feature = "faults")]
+mod races {
+    races_of!(memory, memory);
+    races_of!(sqlite, sqlite);
+    shared_races_of!(sqlite_shared, sqlite);
+    races_of!(postgres, postgres);
+    shared_races_of!(postgres_shared, postgres);
+}

@@ -3,6 +3,7 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use bytes::Bytes;
+use single_state_faults::{self as faults, Point};
 
 use super::call::panic_text;
 use super::{End, STORE_RETRY};
@@ -18,7 +19,11 @@ const LARGE_STATE: usize = 1024 * 1024;
 
 /// Reads an app's state, which any version of it may have written.
 pub(super) fn read<S: Session>(saved: &Saved, from: u32) -> std::result::Result<S, Unreadable> {
-    let read = || if from == S::VERSION { saved.read() } else { S::migrate(from, saved) };
+    let migrate = || {
+        faults::follow(Point::Upgrading, Point::SaveSent);
+        S::migrate(from, saved)
+    };
+    let read = || if from == S::VERSION { saved.read() } else { migrate() };
     let wrong = |error| match S::VERSION {
         to if to == from => Unreadable::Changed(error),
         to => Unreadable::App { from, to, error },

@@ -15,6 +15,7 @@ use std::task::Poll;
 use std::time::Duration;
 
 use bytes::Bytes;
+use single_state_faults::{self as faults, Point};
 use single_state_node::turn::give_way;
 use single_state_proto::channel::Input;
 use single_state_store::Standing;
@@ -277,6 +278,7 @@ async fn handle<S: Session>(
                 history.record(&resident.id, resident.epoch, deed);
             }
             resident.applied(channel, number, bytes);
+            faults::point(Point::Applied);
         }
         Message::Timer(Planned { number, epoch, message }) => {
             let name = PoisonKind::Timer(number, epoch.0);

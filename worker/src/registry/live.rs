@@ -6,6 +6,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use futures_util::FutureExt;
+use single_state_faults::{self as faults, Point};
 use single_state_proto::frame::{CloseCode, ResetCode, Skipped};
 use single_state_store::{Saved, fresh_epoch};
 use tokio::time::Instant;
@@ -43,6 +44,7 @@ impl Registry {
             Ok(End::Stopped) => {
                 self.host.history.record(id, resident.epoch, || Deed::Passivate);
                 self.release(resident).await;
+                faults::point(Point::Released);
                 resident.moved();
                 self.count_leaving(resident);
                 None

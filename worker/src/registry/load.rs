@@ -5,6 +5,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use single_state_faults::{self as faults, Point};
 use single_state_proto::frame::{Open, Refused, Skipped, Taken};
 use single_state_proto::id::{Epoch, SessionId, WorkerIndex};
 use single_state_store::{
@@ -41,6 +42,7 @@ impl Registry {
             let asked = self.host.history.now();
             match self.host.ownership.claim(claim, manners).await {
                 Ok(Claimed::Owned(row)) => {
+                    faults::point(Point::Claimed);
                     self.note_claim(&session, &row, asked, &skipped);
                     return self.claimed(&session, row).await;
                 }

@@ -6,6 +6,7 @@ use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 use serde::Serialize;
+use single_state_faults::{self as faults, Mutant};
 use single_state_proto::channel::SessionHalf;
 use single_state_proto::frame::Durability;
 use single_state_proto::id::{
@@ -143,8 +144,10 @@ impl Resident {
         state.careful = state.careful_until.is_some_and(|until| until > Instant::now());
         if state.saving.durability() != Durability::Memory {
             for channel in &mut state.channels {
-                channel.ack_due |= channel.durable != channel.saving;
-                channel.durable = channel.saving;
+                let of_memory = faults::mutant(Mutant::AckOfMemory);
+                let saved = if of_memory { channel.applied } else { channel.saving };
+                channel.ack_due |= channel.durable != saved;
+                channel.durable = saved;
             }
         }
         let gate = state.gate();
@@ -328,7 +331,10 @@ impl Channel {
             id: self.id.as_str().into(),
             attach: self.attach.0,
             connection: self.connection.0,
-            applied: self.applied.map(|number| number.0),
+            applied: self
+                .applied
+                .map(|number| number.0)
+                .filter(|_| !faults::mutant(Mutant::DedupNotSaved)),
             taken: self.taken.0,
         }
     }

@@ -7,6 +7,7 @@ use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use bytes::Bytes;
+use single_state_faults::{self as faults, Mutant};
 use single_state_proto::channel::{Input, SessionHalf, Verdict};
 use single_state_proto::frame::{CloseCode, Durability, Open, Refused, ResetCode};
 use single_state_proto::id::{Attach, ChannelId, ConnectionId, Epoch, InputNumber, Revision};
@@ -177,7 +178,7 @@ impl State {
         }
         if let Some(channel) = self.channels.iter_mut().find(|channel| channel.id == open.channel) {
             let same = open.attach == channel.attach && open.connection == channel.connection;
-            if open.attach <= channel.attach && !same {
+            if open.attach <= channel.attach && !same && !faults::mutant(Mutant::OlderAttachWins) {
                 return Err(Denied::Refused(Refused::Superseded));
             }
             channel.attach = open.attach;
@@ -236,7 +237,7 @@ impl State {
 
     /// The next thing to do. Of posts the context is woken by their queue.
     pub(super) fn next_work(&mut self, context: &mut Context<'_>) -> Option<Work> {
-        if self.stopped || (self.leaving.is_some() && self.saving.is_clean()) {
+        if self.stopped || (self.leaving.is_some() && self.may_leave()) {
             // Whoever attaches from now on comes too late.
             self.stopped = true;
             return Some(Work::Stop);
@@ -279,6 +280,11 @@ impl State {
         let posted = self.posts.as_ref().is_some_and(|(_, posts)| !posts.is_empty());
         let waiting = !self.must_wait() && (posted || !self.mailbox.is_empty());
         self.stopped || self.snapshot_wanted || self.attached > 0 || waiting
+    }
+
+    /// Whether the store has all that another owner must find.
+    fn may_leave(&self) -> bool {
+        self.saving.is_clean() || faults::mutant(Mutant::MovedBeforeCommit)
     }
 
     fn next_post(&mut self, context: &mut Context<'_>) -> Option<Work> {
@@ -325,6 +331,10 @@ impl State {
                 self.wake();
             }
             Verdict::Apply => channel.waiting.push_back(input),
+            Verdict::Duplicate if faults::mutant(Mutant::NoDedup) => {
+                self.mailbox.push_back((key, input));
+                self.wake();
+            }
             Verdict::Duplicate => {
                 // Applied is not enough: its commit may be on its way.
                 channel.ack_due |= channel.durable.is_some_and(|durable| number <= durable);
@@ -359,7 +369,8 @@ impl State {
     /// An input's number is consumed. Half of what its client keeps unacknowledged is a reason to
     /// commit at once: it must not have to stop.
     pub(super) fn applied(&mut self, key: ChannelKey, number: InputNumber, bytes: usize) {
-        let at_once = self.saving.durability() == Durability::Memory;
+        let at_once = self.saving.durability() == Durability::Memory
+            || faults::mutant(Mutant::AckBeforeCommit);
         let Some(channel) = self.channel(key) else { return };
         channel.applied = Some(number);
         channel.unsaved_bytes += bytes;

@@ -19,6 +19,8 @@ use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 use futures_util::future::LocalBoxFuture;
+#[cfg(feature = "faults")]
+use single_state_faults::{self as faults, Mutant};
 use single_state_proto::id::{Epoch, Generation, Incarnation, SessionId, WorkerIndex};
 
 mod memory;
@@ -55,7 +57,7 @@ pub struct Settings {
     /// File of certificates, in PEM, of authorities that are trusted beside the machine's own.
     pub ca_file: Option<PathBuf>,
     /// What protects committed state.
-    #[cfg(feature = "mutants")]
+    #[cfg(feature = "faults")]
     pub guards: Guards,
 }
 
@@ -66,13 +68,15 @@ impl Default for Settings {
             timeout: Duration::from_secs(5),
             connections: 6,
             ca_file: None,
-            #[cfg(feature = "mutants")]
+            #[cfg(feature = "faults")]
             guards: Guards::default(),
         }
     }
 }
 
-/// The two tests of a save; each can be left out to see that tests notice.
+/// The two tests of a save; each can be left out to see that tests notice. By default as this process
+/// was told to.
+#[cfg(feature = "faults")]
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Guards {
     /// A save of an earlier owner is refused.
@@ -81,9 +85,11 @@ pub struct Guards {
     pub version: bool,
 }
 
+#[cfg(feature = "faults")]
 impl Default for Guards {
     fn default() -> Self {
-        Self { epoch: true, version: true }
+        let epoch = !faults::mutant(Mutant::NoEpochTest);
+        Self { epoch, version: !faults::mutant(Mutant::NoVersionTest) }
     }
 }
 

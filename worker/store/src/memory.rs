@@ -41,7 +41,7 @@ pub(crate) fn cut_to_minute(time: SystemTime) -> SystemTime {
 pub struct MemoryStore {
     rows: RefCell<BTreeMap<SessionId, Entry>>,
     prepared: Cell<bool>,
-    #[cfg(feature = "mutants")]
+    #[cfg(feature = "faults")]
     guards: crate::Guards,
 }
 
@@ -54,7 +54,7 @@ impl MemoryStore {
     }
 
     /// A store without rows whose saves leave out what `guards` says, to see that tests notice.
-    #[cfg(feature = "mutants")]
+    #[cfg(feature = "faults")]
     pub fn with_guards(guards: crate::Guards) -> Self {
         Self { guards, ..Self::default() }
     }
@@ -120,12 +120,12 @@ impl MemoryStore {
         }
     }
 
-    #[cfg(not(feature = "mutants"))]
+    #[cfg(not(feature = "faults"))]
     fn is_admitted(&self, entry: &Entry, save: &Save) -> bool {
         entry.epoch == save.epoch && entry.version <= save.version
     }
 
-    #[cfg(feature = "mutants")]
+    #[cfg(feature = "faults")]
     fn is_admitted(&self, entry: &Entry, save: &Save) -> bool {
         (!self.guards.epoch || entry.epoch == save.epoch)
             && (!self.guards.version || entry.version <= save.version)

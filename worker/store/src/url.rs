@@ -35,12 +35,12 @@ fn refuse<T>(sentence: &str) -> Result<T, InvalidUrl> {
     Err(InvalidUrl(sentence.to_owned()))
 }
 
-#[cfg(not(feature = "mutants"))]
+#[cfg(not(feature = "faults"))]
 fn memory(_: &Settings) -> MemoryStore {
     MemoryStore::new()
 }
 
-#[cfg(feature = "mutants")]
+#[cfg(feature = "faults")]
 fn memory(settings: &Settings) -> MemoryStore {
     MemoryStore::with_guards(settings.guards)
 }

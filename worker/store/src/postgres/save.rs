@@ -8,6 +8,7 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::time::SystemTime;
 
 use futures_util::future::try_join5;
+use single_state_faults::{self as faults, Point};
 use single_state_proto::id::Epoch;
 use tokio_postgres::Statement;
 use tokio_postgres::types::ToSql;
@@ -94,12 +95,12 @@ impl Statements {
     }
 }
 
-#[cfg(not(feature = "mutants"))]
+#[cfg(not(feature = "faults"))]
 fn guard(_: &Settings, new: &str) -> String {
     format!(" AND s.epoch = {new}.epoch AND s.version <= {new}.version")
 }
 
-#[cfg(feature = "mutants")]
+#[cfg(feature = "faults")]
 fn guard(settings: &Settings, new: &str) -> String {
     let epoch = format!(" AND s.epoch = {new}.epoch");
     let version = format!(" AND s.version <= {new}.version");
@@ -235,7 +236,7 @@ async fn write(
     let text = if some_are_first { &statements.insert } else { &statements.update };
     let statement = lease.prepare_cached(text).await?;
     let rows = if saves.iter().all(|save| save.kept.is_empty()) {
-        lease.query(&statement, &values).await?
+        faults::under_way(Point::SaveSent, lease.query(&statement, &values)).await?
     } else {
         write_with_kept(lease, cluster, &statement, &values, saves).await?
     };
@@ -260,7 +261,7 @@ async fn write_one(
         &save.wake_at.map(values::minute),
         &i64::from(owner.app_version),
     ];
-    let rows = lease.query(&statement, &values).await?;
+    let rows = faults::under_way(Point::SaveSent, lease.query(&statement, &values)).await?;
     rows.iter().map(|columns| Ok(columns.try_get(0)?)).collect()
 }
 

@@ -4,6 +4,7 @@
 use std::time::SystemTime;
 
 use rusqlite::{Result, Transaction, params};
+use single_state_faults::{self as faults, Point};
 use single_state_proto::id::{Epoch, SessionId};
 
 use super::owners::standing;
@@ -19,13 +20,13 @@ const EPOCH_TEST: &str = " AND epoch = ?3";
 const VERSION_TEST: &str = " AND version <= ?4";
 
 /// The statement of guarded saves.
-#[cfg(not(feature = "mutants"))]
+#[cfg(not(feature = "faults"))]
 pub(super) fn statement(_: &Settings) -> String {
     [SAVE, EPOCH_TEST, VERSION_TEST].concat()
 }
 
 /// The statement of saves with those of their tests that are not left out.
-#[cfg(feature = "mutants")]
+#[cfg(feature = "faults")]
 pub(super) fn statement(settings: &Settings) -> String {
     let epoch = if settings.guards.epoch { EPOCH_TEST } else { "" };
     let version = if settings.guards.version { VERSION_TEST } else { "" };
@@ -39,7 +40,9 @@ pub(super) fn save(
     owner: &Owner,
     saves: &[Save],
 ) -> Result<Vec<Saved>> {
-    saves.iter().map(|save| save_one(db, cluster, statement, owner, save)).collect()
+    let saved = saves.iter().map(|save| save_one(db, cluster, statement, owner, save)).collect();
+    faults::point(Point::SaveSent);
+    saved
 }
 
 fn save_one(
