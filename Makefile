@@ -29,7 +29,7 @@ check: ## format, lints and types, without running anything
 	tests/setup.sh test
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets --locked $(FAULTS) -- -D warnings
-	cargo clippy --workspace --bins --locked -- -D warnings
+	cargo clippy --workspace --all-targets --locked -- -D warnings
 	cd gateway/client && npm run check
 
 bench: ## measure against one process and against HAProxy; prints the commands and a table
