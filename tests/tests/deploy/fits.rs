@@ -29,16 +29,37 @@ fn flag<'a>(container: &'a Value, wanted: &str) -> Option<&'a str> {
     args.filter_map(|arg| arg.split_once('=')).find(|(flag, _)| *flag == wanted).map(|(_, it)| it)
 }
 
-/// What the program of a container tells about its flags.
-fn help(container: &Value) -> Result<String> {
-    let command = container["command"][0].as_str().context("a container has no command")?;
+/// What a program tells about its flags; `args` may begin with the name of one of its commands.
+fn help(command: &Value, args: &[Value]) -> Result<String> {
+    let command = command.as_str().context("a container has no command")?;
     let program = program(command.trim_start_matches('/'));
-    let words = list(&container["args"]).iter().filter_map(Value::as_str);
-    let words = words.take_while(|word| !word.starts_with('-'));
+    let words = args.iter().filter_map(Value::as_str).take_while(|word| !word.starts_with('-'));
     let output = Command::new(&program).args(words).arg("--help").output();
     let output = output.with_context(|| format!("run {}", program.display()))?;
     // The name of a variable may begin a line of its own.
     Ok(String::from_utf8(output.stdout)?.replace("[env:\n          ", "[env: "))
+}
+
+/// Fails unless the program has all these flags and variables.
+pub(crate) fn must_be_known(
+    who: &str,
+    command: &Value,
+    args: &[Value],
+    variables: &[&str],
+) -> Result<()> {
+    let help = help(command, args)?;
+    for arg in args.iter().filter_map(Value::as_str) {
+        let flag = arg.split('=').next().unwrap_or_default();
+        let known = !flag.starts_with('-')
+            || help.lines().any(|line| line.split_whitespace().next() == Some(flag));
+        ensure!(known, "{who}: there is no {flag}");
+    }
+    for variable in variables {
+        let known = help.contains(&format!("[env: {variable}=]"))
+            || help.contains(&format!("[env: {variable}]"));
+        ensure!(known, "{who}: there is no {variable}");
+    }
+    Ok(())
 }
 
 #[test]
@@ -48,18 +69,14 @@ fn every_flag_and_variable_exists() -> Result<()> {
         let ours = ours(&objects);
         ensure!(ours.len() == 2, "{folder} has a gateway and a worker");
         for (title, _, container) in ours {
-            let help = help(container)?;
-            for arg in list(&container["args"]).iter().filter_map(Value::as_str) {
-                let flag = arg.split('=').next().unwrap_or_default();
-                let known = !flag.starts_with('-')
-                    || help.lines().any(|line| line.split_whitespace().next() == Some(flag));
-                ensure!(known, "{folder}: {title}: there is no {flag}");
-            }
-            for variable in list(&container["env"]).iter().map(name) {
-                let known = help.contains(&format!("[env: {variable}=]"))
-                    || help.contains(&format!("[env: {variable}]"));
-                ensure!(known, "{folder}: {title}: there is no {variable}");
-            }
+            let variables: Vec<_> = list(&container["env"]).iter().map(name).collect();
+            let args = list(&container["args"]);
+            must_be_known(
+                &format!("{folder}: {title}"),
+                &container["command"][0],
+                args,
+                &variables,
+            )?;
         }
     }
     Ok(())
