@@ -320,3 +320,29 @@ fn secret_has(folder: &str, objects: &[Value], wanted: &str, key: &str) -> Resul
     }
     Ok(())
 }
+
+/// What no other test sees, since it is Kubernetes that does it.
+#[test]
+fn what_keeps_sockets_open_while_pods_come_and_go_is_asked_for() -> Result<()> {
+    for folder in ["overlays/dev", "overlays/prod"] {
+        let objects = render(folder)?;
+        for (of, pointer, wanted) in [
+            // One worker that cannot start must not keep the others from starting.
+            ("StatefulSet/worker", "/spec/podManagementPolicy", json!("Parallel")),
+            ("StatefulSet/worker", "/spec/minReadySeconds", json!(10)),
+            // Draining workers hand their sessions over, and must be found for that.
+            ("Service/workers", "/spec/publishNotReadyAddresses", json!(true)),
+            ("Service/workers", "/spec/clusterIP", json!("None")),
+            ("PodDisruptionBudget/worker", "/spec/maxUnavailable", json!(1)),
+            ("PodDisruptionBudget/gateway", "/spec/maxUnavailable", json!(1)),
+            ("Deployment/gateway", "/spec/strategy/rollingUpdate/maxUnavailable", json!(0)),
+            ("Deployment/gateway", "/spec/minReadySeconds", json!(10)),
+        ] {
+            let is = the(&objects, of)?.pointer(pointer);
+            ensure!(is == Some(&wanted), "{folder}: {of} {pointer} is {is:?}");
+        }
+        let replicas = the(&objects, "Deployment/gateway")?["spec"].get("replicas");
+        ensure!(replicas.is_none(), "{folder}: the autoscaler's number is reset by each apply");
+    }
+    Ok(())
+}
