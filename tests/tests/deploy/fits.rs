@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use single_state_tests::cluster::{Cluster, Options};
 use single_state_tests::process::program;
 
-use crate::rendered::{WHOLE, containers, list, of_kind, pods, render, the, title};
+use crate::rendered::{OTHER, WHOLE, containers, list, of_kind, pods, render, the, title};
 
 /// Containers of this project's programs, each with its pod and the title of what makes that.
 fn ours(objects: &[Value]) -> Vec<(String, &Value, &Value)> {
@@ -111,6 +111,46 @@ fn every_port_that_something_names_is_one_where_its_program_listens() -> Result<
             }
         }
     }
+    Ok(())
+}
+
+#[test]
+fn what_leads_to_a_service_names_one_of_its_ports() -> Result<()> {
+    let mut ways = 0;
+    for folder in WHOLE {
+        let mut objects = render(folder)?;
+        if folder == "overlays/prod" {
+            objects.extend(render(OTHER[0])?);
+        }
+        let port = |service: &Value, key: &str, wanted: &Value| {
+            list(&service["spec"]["ports"]).iter().any(|port| port[key] == *wanted)
+        };
+        for monitor in of_kind(&objects, "ServiceMonitor") {
+            let wanted = monitor["spec"]["selector"]["matchLabels"].as_object();
+            let wanted = wanted.context("labels")?;
+            let endpoint = &monitor["spec"]["endpoints"][0]["port"];
+            let mut services = of_kind(&objects, "Service").filter(|service| {
+                let has = &service["metadata"]["labels"];
+                wanted.iter().all(|(key, value)| has.get(key) == Some(value))
+            });
+            let found = services.any(|service| port(service, "name", endpoint));
+            ensure!(found, "{folder}: {} finds no {endpoint}", title(monitor));
+            ways += 1;
+        }
+        for ingress in of_kind(&objects, "Ingress") {
+            let service = &ingress["spec"]["rules"][0]["http"]["paths"][0]["backend"]["service"];
+            let of = the(&objects, &format!("Service/{}", name(service)))?;
+            ensure!(port(of, "name", &service["port"]["name"]), "{folder}: {service}");
+            ways += 1;
+        }
+        for route in of_kind(&objects, "HTTPRoute") {
+            let service = &route["spec"]["rules"][0]["backendRefs"][0];
+            let of = the(&objects, &format!("Service/{}", name(service)))?;
+            ensure!(port(of, "port", &service["port"]), "{folder}: {service}");
+            ways += 1;
+        }
+    }
+    ensure!(ways == 4, "{ways} are looked at");
     Ok(())
 }
 

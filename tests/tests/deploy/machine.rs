@@ -73,6 +73,7 @@ async fn the_script_starts_all_of_it_serves_a_session_and_ends_with_everything_s
             let cookie = browser.header("set-cookie").context("a cookie")?;
             token = cookie.split([';', '=']).nth(1).context("a token")?.to_owned();
         }
+        browser.close().await?;
         local.end(signal).await?;
     }
     Ok(())
