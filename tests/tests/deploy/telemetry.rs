@@ -128,6 +128,7 @@ async fn a_worker_tells_which_list_it_goes_by_and_how_long_what_is_said_waits_at
         browser.send(json!({"tag": "append", "item": "a"})).await?;
         browser.wait_for("count", &json!(1)).await?;
         cluster.wait_for_worker_status(0, |status| status["dirty"] == 0).await?;
+        cluster.wait_for_metric("single_state_link_round_trip_seconds", |s| s > 0.0).await?;
         ensure!((worker.metric(gate).await? > 0.0) == waits, "{durability}");
     }
     Ok(())
