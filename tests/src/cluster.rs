@@ -332,7 +332,8 @@ fn worker_command(options: &Options, index: usize, address: &str) -> Command {
     command
 }
 
-async fn start_node(name: &str, command: Command, message: &str) -> Result<Node> {
+/// Starts a process that says with `message` where it listens.
+pub async fn start_node(name: &str, command: Command, message: &str) -> Result<Node> {
     let process = Process::spawn(name, command)?;
     let line = process.wait_for_message(message).await?;
     let address = |field: &str| line[field].as_str().map(str::to_owned).context("no address");
