@@ -2,14 +2,14 @@
 //! gradient descent over small batches. Pure arithmetic; knows nothing of sessions.
 //!
 //! ```text
-//!   64 pixels ──▶ 32 × tanh ──▶ 10 × softmax = how likely each digit is
+//!   64 pixels ──▶ 24 × tanh ──▶ 10 × softmax = how likely each digit is
 //! ```
 
 use serde::{Deserialize, Serialize};
 
 use super::digits::{CLASSES, Digit, PIXELS};
 
-const HIDDEN: usize = 32;
+const HIDDEN: usize = 24;
 /// Weights that lead to one hidden unit: one a pixel, and the offset.
 const IN: usize = PIXELS + 1;
 /// Weights that lead to one class: one a hidden unit, and the offset.
@@ -59,10 +59,8 @@ impl Network {
     /// Goes one step of `rate` against the gradient of the mean loss over a batch, while `decay`
     /// pulls all weights but the offsets to 0. Returns the sum of the losses before.
     pub(crate) fn descend(&mut self, batch: &[&Digit], rate: f32, decay: f32) -> f64 {
-        let mut slope = Self {
-            hidden: vec![0.0; self.hidden.len()],
-            output: vec![0.0; self.output.len()],
-        };
+        let mut slope =
+            Self { hidden: vec![0.0; self.hidden.len()], output: vec![0.0; self.output.len()] };
         let mut loss = 0.0;
         for digit in batch {
             let activity = self.read(&digit.pixels);

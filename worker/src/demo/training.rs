@@ -12,7 +12,7 @@ use super::digits::{Digit, Digits};
 use super::network::{Network, Random, Score};
 
 /// Images that one step learns from, whatever the size of its batches: so all steps take as long.
-const IMAGES: u32 = 256;
+const IMAGES: u32 = 128;
 /// How much the newest step counts for the pace.
 const NEWEST: f64 = 0.1;
 
@@ -66,9 +66,8 @@ impl Learner {
         let mut left = IMAGES;
         while left > 0 {
             let size = batch.min(left);
-            let images: Vec<&Digit> = (0..size)
-                .map(|_| &digits.train[self.random.below(digits.train.len())])
-                .collect();
+            let images: Vec<&Digit> =
+                (0..size).map(|_| &digits.train[self.random.below(digits.train.len())]).collect();
             loss += self.network.descend(&images, rate as f32, decay as f32);
             left -= size;
         }
@@ -208,7 +207,7 @@ mod tests {
         let mut learner = Learner::new();
         let before = learner.test(&digits);
         assert!((before.loss - 10_f64.ln()).abs() < 0.3, "it guesses: {}", before.loss);
-        for _ in 0..40 {
+        for _ in 0..80 {
             learner.step(&digits, Settings::default());
         }
         let after = learner.test(&digits);
