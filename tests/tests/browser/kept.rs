@@ -6,7 +6,7 @@ use single_state_tests::dev::Project;
 use single_state_tests::process::program;
 
 use super::{
-    PAGE_2020, dev_with_modules, fits, has, one_open_socket, owner, screenshot, vendor,
+    PAGE_2020, dev_with_modules, dismiss, fits, has, one_open_socket, owner, screenshot, vendor,
     watch_sockets,
 };
 
@@ -32,8 +32,7 @@ async fn notes_and_a_trained_model_are_there_after_their_worker_was_killed() -> 
     assert_eq!(browser.run(seen).await?, true, "also by who has scrolled down");
     screenshot(&browser, "demo-restarted.png").await?;
     fits(&browser, 400, "demo-restarted-400.png").await?;
-    browser.click("#notice-dismiss").await?;
-    browser.wait_until("!document.getElementById('notice')").await?;
+    dismiss(&browser, "notice").await?;
 
     session_is_full(&browser).await?;
     browser.wait_text("#train-loss", &loss).await?;
@@ -159,8 +158,7 @@ async fn a_store_in_memory_loses_the_session_with_its_worker_and_the_page_says_s
         .getBoundingClientRect(); return scrollY > 0 && top >= 0 && bottom <= innerHeight";
     assert_eq!(browser.run(seen).await?, true, "also by who has scrolled down");
     screenshot(&browser, "demo-lost.png").await?;
-    browser.click("#lost-banner-dismiss").await?;
-    browser.wait_until("!document.getElementById('lost-banner')").await?;
+    dismiss(&browser, "lost-banner").await?;
     browser.click("#axpy-run").await?;
     browser.wait_text("#axpy-result", "12, 24, 36").await?;
     browser.fill("#append-item", "the first one again").await?;

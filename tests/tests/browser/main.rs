@@ -61,11 +61,10 @@ async fn mistakes_are_explained_in_words_and_the_page_goes_on() -> Result<()> {
     let unequal = "x has 2 elements and y has 3: give two vectors of one length";
     browser.wait_text_that("#error", |text| text.contains(unequal)).await?;
     browser.wait_text("#axpy-problem", "").await?;
+    dismiss(&browser, "error").await?;
     browser.click("#broken-run").await?;
     browser.wait_text_that("#error", |text| text.contains("broken on purpose")).await?;
-
-    browser.click("#error-dismiss").await?;
-    browser.wait_until("!document.getElementById('error')").await?;
+    dismiss(&browser, "error").await?;
     browser.fill("#axpy-x", "1, 2, 3").await?;
     browser.click("#axpy-run").await?;
     browser.wait_text("#axpy-result", "12, 24, 36").await?;
@@ -87,7 +86,7 @@ async fn a_training_shows_progress_can_be_paused_and_goes_on_after_a_reload() ->
     browser.click("#train-pause").await?;
     browser.wait_text("#train-state", "paused").await?;
     let done = browser.text("#train-done").await?;
-    assert!(done != "0" && done != "300", "{done}");
+    assert!(done != "0" && done != "1000", "{done}");
 
     browser.client().refresh().await?;
     browser.wait_text("#train-state", "paused").await?;
@@ -105,7 +104,7 @@ async fn a_training_shows_progress_can_be_paused_and_goes_on_after_a_reload() ->
     browser.wait_text("#train-state", "done").await?;
     assert_eq!(browser.text("#train-done").await?, "5");
     let loss: f64 = browser.text("#train-loss").await?.parse()?;
-    assert!(loss < 0.6, "of two equally likely clouds, one who knows nothing has 0.69, not {loss}");
+    assert!(loss < 2.2, "of ten equally likely digits, who only guesses has 2.3, not {loss}");
     assert_eq!(browser.console_errors().await?, [""; 0]);
     Ok(())
 }
@@ -303,6 +302,12 @@ async fn screenshot(browser: &Chromium, name: &str) -> Result<()> {
 }
 
 // What they share.
+
+/// Puts a banner away, as who has read it does: it may cover what is to be clicked next.
+async fn dismiss(browser: &Chromium, banner: &str) -> Result<()> {
+    browser.click(&format!("#{banner}-dismiss")).await?;
+    browser.wait_until(&format!("!document.getElementById('{banner}')")).await
+}
 
 async fn dev_with_modules(project: &Project) -> Result<Dev> {
     project.dev(&["--vendor", vendor()?]).await

@@ -77,8 +77,7 @@ mod tests {
         let image = format!("0g8{}", "0".repeat(61));
         let digit = Digit::read(&format!("{image} 7")).unwrap();
         assert_eq!((digit.pixels[..4].to_vec(), digit.label), (vec![0.0, 1.0, 0.5, 0.0], 7));
-        for wrong in [format!("{image}0 7"), format!("{image} 10"), image.clone(), "0 7".to_owned()]
-        {
+        for wrong in [format!("{image}0 7"), format!("{image} 10"), image, "0 7".to_owned()] {
             assert_eq!(Digit::read(&wrong), None, "{wrong}");
         }
     }
