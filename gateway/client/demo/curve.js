@@ -49,14 +49,14 @@ export function plot({ every, train, test }, frame) {
 }
 
 /**
- * The least of 1, 2 and 5 times a power of ten that is not below.
+ * The least round number that is not below, and whose half is round too.
  *
  * @param {number} value above 0
  */
 export function niceCeiling(value) {
   const power = 10 ** Math.floor(Math.log10(value));
-  const factor = [1, 2, 5].find((factor) => factor * power >= value) ?? 10;
-  return factor * power;
+  const factor = [1, 1.5, 2, 3, 4, 6, 8].find((factor) => factor * power >= value) ?? 10;
+  return Number((factor * power).toPrecision(3));
 }
 
 /** @param {number} value */

@@ -240,5 +240,5 @@ test("a chart holds all points, and no step beyond them", () => {
 });
 
 test("scales end at round numbers", () => {
-  assert.deepEqual([0.1, 0.3, 1, 2.4, 7].map(niceCeiling), [0.1, 0.5, 1, 5, 10]);
+  assert.deepEqual([0.1, 0.3, 1, 2.4, 7, 9].map(niceCeiling), [0.1, 0.3, 1, 3, 8, 10]);
 });

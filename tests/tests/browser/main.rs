@@ -2,8 +2,10 @@
 //!
 //! Screenshots are written to `tests/browser/output/`, for a person to look at.
 
+mod demo;
 mod faults;
 mod kept;
+mod trouble;
 
 use std::path::{Path, PathBuf};
 
@@ -18,10 +20,21 @@ const VENDOR: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../gateway/client/nod
 const PAGE_2020: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/browser/page-2020");
 const SCREENSHOTS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/browser/output");
 
-/// Runs before a page's own scripts: `sockets` is every websocket that the page ever made.
-const WATCH_SOCKETS: &str = "window.sockets = []; \
+/// Pictures for the README are in the repository; they are taken anew with [`TAKE_PICTURES`].
+const PICTURES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/browser/pictures");
+/// Set to 1, it has the tests replace the pictures of the README.
+const TAKE_PICTURES: &str = "SINGLE_STATE_TEST_PICTURES";
+/// No picture of the README is larger.
+const PICTURE_BYTES: usize = 100 << 10;
+
+/// Runs before a page's own scripts: `sockets` is every websocket that the page ever made, and
+/// `socketEvents` what they said of themselves.
+const WATCH_SOCKETS: &str = "window.sockets = []; window.socketEvents = []; \
     window.WebSocket = class extends WebSocket { \
-        constructor(...a) { super(...a); window.sockets.push(this); } };";
+        constructor(...a) { \
+            super(...a); window.sockets.push(this); \
+            for (const type of ['open', 'error', 'close']) \
+                this.addEventListener(type, () => window.socketEvents.push(type)); } };";
 
 // The demo.
 
@@ -297,6 +310,25 @@ async fn fits(browser: &Chromium, width: u32, name: &str) -> Result<()> {
     Ok(())
 }
 
+/// Takes the upper part of the page for the README: `width` × `height`. It lies with the other
+/// screenshots, and with the README's pictures if that is wanted.
+async fn picture(browser: &Chromium, width: u32, height: u32, name: &str) -> Result<()> {
+    let size = json!({"width": width, "height": height, "deviceScaleFactor": 1, "mobile": false});
+    browser.devtools("Emulation.setDeviceMetricsOverride", size).await?;
+    browser.wait_until(&format!("innerWidth === {width}")).await?;
+    browser.run("scrollTo(0, 0)").await?;
+    screenshot(browser, name).await?;
+    browser.devtools("Emulation.clearDeviceMetricsOverride", json!({})).await?;
+    let taken = Path::new(SCREENSHOTS).join(name);
+    let bytes = std::fs::metadata(&taken)?.len();
+    ensure!(bytes < PICTURE_BYTES as u64, "{name} has {bytes} bytes");
+    if std::env::var(TAKE_PICTURES).is_ok_and(|wish| wish == "1") {
+        std::fs::create_dir_all(PICTURES)?;
+        std::fs::copy(&taken, Path::new(PICTURES).join(name))?;
+    }
+    Ok(())
+}
+
 async fn screenshot(browser: &Chromium, name: &str) -> Result<()> {
     browser.screenshot(&Path::new(SCREENSHOTS).join(name)).await
 }
@@ -339,9 +371,11 @@ async fn watch_sockets(browser: &Chromium) -> Result<()> {
     browser.devtools("Page.addScriptToEvaluateOnNewDocument", script).await.map(drop)
 }
 
-/// The page has made one socket since it was loaded, and it is open.
+/// The page has made one socket since it was loaded, which has opened and is open.
 async fn one_open_socket(browser: &Chromium) -> Result<()> {
     let states = browser.run("return sockets.map((socket) => socket.readyState)").await?;
     ensure!(states == json!([1]), "sockets in the states {states}");
+    let events = browser.run("return socketEvents").await?;
+    ensure!(events == json!(["open"]), "the socket has said {events}");
     Ok(())
 }
