@@ -9,8 +9,10 @@ import { lossesInWords, mistakeInWords } from "./words.js";
 /** @typedef {import("./curve.js").Curve} Curve */
 /** @typedef {import("./handoffs.js").Handoff} Handoff */
 
-const [WIDTH, HEIGHT] = [400, 190];
-const FRAME = { left: 36, top: 8, right: 392, bottom: 166 };
+const [WIDTH, HEIGHT] = [400, 270];
+const FRAME = { left: 36, top: 8, right: 392, bottom: 246 };
+/** Names of handoffs that are near to each other stand on so many lines. */
+const NAME_LINES = 4;
 
 /** @param {{ curve: Curve | null | undefined, handoffs: readonly Handoff[] }} props */
 export function Losses({ curve, handoffs }) {
@@ -27,9 +29,9 @@ export function Losses({ curve, handoffs }) {
         <text x=${left - 6} y=${at + 4} text-anchor="end">${text}</text>`)}
       ${steps.map(({ at, text }) => html`<text x=${at} y=${HEIGHT - 6} text-anchor=${at === left ? "start" : "end"}>${text}</text>`)}
       <text x=${(left + right) / 2} y=${HEIGHT - 6} text-anchor="middle">step</text>
-      ${moves.map(({ x, epoch, to }) => html`<g class="handoff" key=${epoch}>
+      ${moves.map(({ x, epoch, to }, i) => html`<g class="handoff" key=${epoch}>
         <path d=${`M${x} ${top}V${bottom}`} />
-        <text x=${Math.min(x + 4, right - 60)} y=${top + 10}>worker ${to}</text></g>`)}
+        <text x=${Math.min(x + 4, right - 60)} y=${top + 10 + (i % NAME_LINES) * 13}>worker ${to}</text></g>`)}
       <polyline class="train" points=${train} />
       <polyline class="test" points=${test} />
     </svg>

@@ -23,13 +23,16 @@
  * @property {string} text
  */
 
+/** The loss of who guesses one of ten digits; there a training begins. */
+const GUESSING = Math.log(10);
+
 /**
  * @param {Curve} curve
  * @param {Frame} frame
  */
 export function plot({ every, train, test }, frame) {
   const last = Math.max(train.length * every, 2);
-  const highest = niceCeiling(Math.max(...train, ...test, 0.1));
+  const highest = niceCeiling(Math.max(...train, ...test, train.length === 0 ? GUESSING : 0.1));
   /** @param {number} step */
   const x = (step) => round(frame.left + ((frame.right - frame.left) * step) / last);
   /** @param {number} loss */

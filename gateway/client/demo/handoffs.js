@@ -57,8 +57,10 @@ export function heard(watch, now) {
  * @returns {Watch}
  */
 export function replaced(watch, now, busy) {
-  const asked = now - watch.disturbed < EFFECT_MS ? watch.disturbed : null;
-  return { ...watch, since: busy ? watch.heard : asked };
+  // What was heard since then came from an owner that it had not reached, or no more.
+  const asked = watch.disturbed > watch.heard && now - watch.disturbed < EFFECT_MS;
+  const since = asked ? watch.disturbed : null;
+  return { ...watch, since: busy ? watch.heard : since };
 }
 
 /**

@@ -20,7 +20,7 @@ export function connectionInWords({ status, retryIn, code, reason }) {
     case "waiting":
       return `no connection (${why}); trying again in ${(retryIn / 1000).toFixed(1)} s`;
     case "closed":
-      return `closed (${why}); reload the page to start over`;
+      return `closed (${why})`;
   }
 }
 

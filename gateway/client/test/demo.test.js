@@ -141,7 +141,7 @@ test("each state of the connection has its words", () => {
   assert.equal(words({ status: "open" }), "connected");
   const waiting = { status: "waiting", retryIn: 1540, code: 1012, reason: "restart" };
   assert.equal(words(waiting), "no connection (1012 restart); trying again in 1.5 s");
-  assert.match(words({ status: "closed", code: 4409 }), /^closed \(4409\)/);
+  assert.match(words({ status: "closed", code: 4409 }), /^closed \(4409\)$/);
 });
 
 test("the owner is shown as last heard of", () => {
@@ -180,12 +180,14 @@ test("the pause of a quiet session counts from when this page disturbed it, if i
   const quiet = (/** @type {Message[]} */ ...before) =>
     at(
       { now: 0, message: where() },
-      ...before.map((message) => ({ now: 50_000, message })),
+      ...before.map((message, i) => ({ now: 50_000 + i, message })),
       { now: 50_200, message: { tag: "_replaced" } },
       { now: 50_300, message: where({ process: 8, epoch: 2 }) },
     ).handoffs;
   assert.deepEqual(quiet({ tag: "_disturbed" }).map(({ pause }) => pause), [300]);
   assert.deepEqual(quiet().map(({ pause }) => pause), [null]);
+  const heardSince = quiet({ tag: "_disturbed" }, { tag: "items", items: [] });
+  assert.deepEqual(heardSince.map(({ pause }) => pause), [null], "it had its effect before");
   assert.equal(handoffInWords(quiet()[0]), "epoch 2: worker 0 again, nothing was under way");
 });
 

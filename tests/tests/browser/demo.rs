@@ -56,7 +56,7 @@ async fn a_curve_goes_on_when_the_page_kills_the_owner_and_nothing_reconnects() 
     one_open_socket(&browser).await?;
     assert_eq!(browser.console_errors().await?, [""; 0]);
     fits(&browser, 400, "demo-handoff-400.png").await?;
-    picture(&browser, 900, 800, "demo.png").await
+    picture(&browser, 960, 1180, "demo.webp").await
 }
 
 #[tokio::test]

@@ -10,6 +10,8 @@ mod trouble;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};
 use single_state_tests::chromium::Chromium;
 use single_state_tests::dev::{Dev, Project};
@@ -78,6 +80,15 @@ async fn mistakes_are_explained_in_words_and_the_page_goes_on() -> Result<()> {
     browser.click("#broken-run").await?;
     browser.wait_text_that("#error", |text| text.contains("broken on purpose")).await?;
     dismiss(&browser, "error").await?;
+    // Its author reads of it in the terminal, too.
+    let (session, _) = owner(&browser).await?;
+    let told = |line: &str| {
+        let of_it = [&session, "message rejected", "broken on purpose"]
+            .iter()
+            .all(|part| line.contains(*part));
+        of_it.then_some(())
+    };
+    dev.gateway.process.wait_for_line(told).await?;
     browser.fill("#axpy-x", "1, 2, 3").await?;
     browser.click("#axpy-run").await?;
     browser.wait_text("#axpy-result", "12, 24, 36").await?;
@@ -310,21 +321,25 @@ async fn fits(browser: &Chromium, width: u32, name: &str) -> Result<()> {
     Ok(())
 }
 
-/// Takes the upper part of the page for the README: `width` × `height`. It lies with the other
-/// screenshots, and with the README's pictures if that is wanted.
+/// Takes the upper part of the page for the README, as WebP at three quarters of its size. It lies
+/// with the other screenshots, and with the README's pictures if that is wanted.
 async fn picture(browser: &Chromium, width: u32, height: u32, name: &str) -> Result<()> {
-    let size = json!({"width": width, "height": height, "deviceScaleFactor": 1, "mobile": false});
+    let size =
+        json!({"width": width, "height": height, "deviceScaleFactor": 0.75, "mobile": false});
     browser.devtools("Emulation.setDeviceMetricsOverride", size).await?;
+    browser.devtools("Emulation.setScrollbarsHidden", json!({"hidden": true})).await?;
     browser.wait_until(&format!("innerWidth === {width}")).await?;
     browser.run("scrollTo(0, 0)").await?;
-    screenshot(browser, name).await?;
+    let webp = json!({"format": "webp", "quality": 80});
+    let taken = browser.devtools("Page.captureScreenshot", webp).await?;
+    let bytes = STANDARD.decode(taken["data"].as_str().context("a picture")?)?;
+    browser.devtools("Emulation.setScrollbarsHidden", json!({"hidden": false})).await?;
     browser.devtools("Emulation.clearDeviceMetricsOverride", json!({})).await?;
-    let taken = Path::new(SCREENSHOTS).join(name);
-    let bytes = std::fs::metadata(&taken)?.len();
-    ensure!(bytes < PICTURE_BYTES as u64, "{name} has {bytes} bytes");
-    if std::env::var(TAKE_PICTURES).is_ok_and(|wish| wish == "1") {
-        std::fs::create_dir_all(PICTURES)?;
-        std::fs::copy(&taken, Path::new(PICTURES).join(name))?;
+    ensure!(bytes.len() < PICTURE_BYTES, "{name} has {} bytes", bytes.len());
+    let is_wanted = std::env::var(TAKE_PICTURES).is_ok_and(|wish| wish == "1");
+    for folder in [SCREENSHOTS].into_iter().chain(is_wanted.then_some(PICTURES)) {
+        std::fs::create_dir_all(folder)?;
+        std::fs::write(Path::new(folder).join(name), &bytes)?;
     }
     Ok(())
 }
