@@ -19,6 +19,7 @@
  * @property {number | null | undefined} since while the new owner has not said anything: from when
  *   on its pause counts, or null if nobody can tell; else undefined
  * @property {number | null} pause of the handoff that is not listed yet
+ * @property {boolean} busy the session talks all the time, since it trains a model
  */
 
 /** @type {Readonly<Watch>} */
@@ -27,6 +28,7 @@ export const QUIET = Object.freeze({
   disturbed: -Infinity,
   since: undefined,
   pause: null,
+  busy: false,
 });
 
 /** More are not listed. */
@@ -53,14 +55,15 @@ export function heard(watch, now) {
  *
  * @param {Watch} watch
  * @param {number} now
- * @param {boolean} busy the session talks all the time, since it trains a model
  * @returns {Watch}
  */
-export function replaced(watch, now, busy) {
+export function replaced(watch, now) {
+  // The one before has not said anything: it is one pause for who waits.
+  if (typeof watch.since === "number") return watch;
   // What was heard since then came from an owner that it had not reached, or no more.
   const asked = watch.disturbed > watch.heard && now - watch.disturbed < EFFECT_MS;
   const since = asked ? watch.disturbed : null;
-  return { ...watch, since: busy ? watch.heard : since };
+  return { ...watch, since: watch.busy ? watch.heard : since };
 }
 
 /**

@@ -79,7 +79,7 @@ export function reducer(state, message, now) {
 function said(state, message) {
   switch (message.tag) {
     case "assign":
-      return { ...state, assigned: { ...state.assigned, [message.key]: message.value } };
+      return assigned(state, message.key, message.value);
     case "items":
       return { ...state, items: message.items };
     case "error":
@@ -89,6 +89,18 @@ function said(state, message) {
     default:
       return state;
   }
+}
+
+/**
+ * @param {DemoState} state
+ * @param {string} key
+ * @param {any} value
+ * @returns {DemoState}
+ */
+function assigned(state, key, value) {
+  const isTraining = key === "training";
+  const watch = isTraining ? { ...state.watch, busy: value === "running" } : state.watch;
+  return { ...state, watch, assigned: { ...state.assigned, [key]: value } };
 }
 
 /**
@@ -103,7 +115,7 @@ function own(state, message, now) {
   const { watch } = state;
   switch (message.tag) {
     case "_replaced":
-      return { ...state, watch: replaced(watch, now, state.assigned.training === "running") };
+      return { ...state, watch: replaced(watch, now) };
     case "_disturbed":
       return { ...state, watch: { ...watch, disturbed: now } };
     case "_dev":
@@ -149,9 +161,8 @@ function located(state, owner) {
   // The answer of an owner that is gone already may come late, or once more.
   if (owner.epoch < from.epoch) return state;
   if (owner.epoch === from.epoch) return { ...state, owner };
-  const { pause } = state.watch;
-  const { training, progress } = state.assigned;
-  const step = training === "running" ? (progress?.done ?? null) : null;
+  const { pause, busy } = state.watch;
+  const step = busy ? (state.assigned.progress?.done ?? null) : null;
   const handoff = { epoch: owner.epoch, from: from.worker, to: owner.worker, pause, step };
   return {
     ...state,

@@ -176,6 +176,15 @@ test("while a model trains, the pause of a handoff is how long nothing was heard
   assert.equal(handoffInWords(handoffs[0]), "epoch 2: from worker 2 to worker 1, a pause of 84 ms");
 });
 
+test("a pause is measured also when all that was mirrored is discarded, and over two owners", () => {
+  let state = at({ now: 0, message: where() }, { now: 10, message: running }, { now: 20, message: progress(5) });
+  state = reducer(onReset(state), { tag: "_replaced" }, 100);
+  state = reducer(onReset(state), { tag: "_replaced" }, 200);
+  state = reducer(state, running, 220);
+  state = reducer(state, where({ epoch: 3 }), 230);
+  assert.deepEqual(state.handoffs.map(({ pause }) => pause), [200]);
+});
+
 test("the pause of a quiet session counts from when this page disturbed it, if it did", () => {
   const quiet = (/** @type {Message[]} */ ...before) =>
     at(

@@ -327,13 +327,13 @@ async fn picture(browser: &Chromium, width: u32, height: u32, name: &str) -> Res
     let size =
         json!({"width": width, "height": height, "deviceScaleFactor": 0.75, "mobile": false});
     browser.devtools("Emulation.setDeviceMetricsOverride", size).await?;
-    browser.devtools("Emulation.setScrollbarsHidden", json!({"hidden": true})).await?;
     browser.wait_until(&format!("innerWidth === {width}")).await?;
-    browser.run("scrollTo(0, 0)").await?;
+    let scrolls = "scrollTo(0, 0); document.documentElement.style.scrollbarWidth = arguments[0]";
+    browser.client().execute(scrolls, vec![json!("none")]).await?;
     let webp = json!({"format": "webp", "quality": 80});
     let taken = browser.devtools("Page.captureScreenshot", webp).await?;
     let bytes = STANDARD.decode(taken["data"].as_str().context("a picture")?)?;
-    browser.devtools("Emulation.setScrollbarsHidden", json!({"hidden": false})).await?;
+    browser.client().execute(scrolls, vec![json!("")]).await?;
     browser.devtools("Emulation.clearDeviceMetricsOverride", json!({})).await?;
     ensure!(bytes.len() < PICTURE_BYTES, "{name} has {} bytes", bytes.len());
     let is_wanted = std::env::var(TAKE_PICTURES).is_ok_and(|wish| wish == "1");

@@ -1,8 +1,6 @@
 //! The handwritten digits that the model learns to read: what they are and whose, says
 //! `data/README.md`. Loaded once, shared by all sessions of a worker.
 
-use std::str;
-
 /// Of a side of 8.
 pub(crate) const PIXELS: usize = 64;
 /// The digits 0 to 9.
@@ -46,13 +44,22 @@ impl Digits {
 impl Digit {
     fn read(line: &str) -> Option<Self> {
         let (image, label) = line.split_once(' ')?;
-        let mut numerals = image.chars();
+        let numerals: &[u8; PIXELS] = image.as_bytes().try_into().ok()?;
         let mut pixels = [0.0; PIXELS];
-        for pixel in &mut pixels {
-            *pixel = numerals.next()?.to_digit(17)? as f32 / BLACK;
+        for (pixel, numeral) in pixels.iter_mut().zip(numerals) {
+            *pixel = f32::from(shade(*numeral)?) / BLACK;
         }
         let label = label.parse().ok().filter(|label| *label < CLASSES)?;
-        numerals.next().is_none().then_some(Self { pixels, label })
+        Some(Self { pixels, label })
+    }
+}
+
+/// A numeral of base 17.
+fn shade(numeral: u8) -> Option<u8> {
+    match numeral {
+        b'0'..=b'9' => Some(numeral - b'0'),
+        b'a'..=b'g' => Some(numeral - b'a' + 10),
+        _ => None,
     }
 }
 
