@@ -36,6 +36,7 @@ use crate::drain::DrainOptions;
 use crate::identify::Sessions;
 use crate::operate::Task;
 use crate::origin::Origin;
+use crate::pages::Home;
 use crate::throttle::Rate;
 use crate::token::KeyRing;
 use crate::topology::Source;
@@ -102,7 +103,8 @@ struct RunArgs {
 
 #[derive(Debug, Args)]
 struct CommonArgs {
-    /// Folder with your pages, served at /; default: the demo.
+    /// Folder with your pages, served at /; default: the demo, and for the worker command of dev a
+    /// page that works for any app (it is also at /client/generic/).
     #[arg(long, env = "SINGLE_STATE_WEB", value_name = "DIR")]
     web: Option<PathBuf>,
     /// node_modules folder served at /vendor/; default: redirects to a public copy.
@@ -190,8 +192,8 @@ pub struct Config {
     pub placement_key: PlacementKey,
     /// Where it is said who the workers are.
     pub(crate) topology: Source,
-    /// The author's pages; absent: the demo.
-    pub web: Option<PathBuf>,
+    /// What stands at `/`.
+    pub home: Home,
     /// npm packages for pages.
     pub vendor: Option<PathBuf>,
     /// Who may open a session.
@@ -341,7 +343,7 @@ fn check_common(args: CommonArgs, default_filter: &str, mistakes: &mut Mistakes)
         link_keys: None,
         placement_key: placement_key?,
         topology: Source::Static(Topology::default()),
-        web: args.web,
+        home: args.web.map_or(Home::Demo, Home::Web),
         vendor: args.vendor,
         sessions: Sessions::Unsigned,
         allowed_origins,

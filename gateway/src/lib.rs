@@ -144,7 +144,7 @@ impl Gateway {
         };
         let shared = Shared {
             router: Router::new(config.placement_key, options, metrics.clone()),
-            pages: Pages::new(config.web, config.vendor),
+            pages: Pages::new(config.home, config.vendor),
             metrics,
             limits: MessageLimits {
                 message_bytes: config.max_message_bytes,

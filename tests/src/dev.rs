@@ -16,21 +16,27 @@ use crate::DEADLINE;
 use crate::cluster::{Node, http_get};
 use crate::process::{Process, program};
 
+/// The demo's page, as `gateway dev` serves it when it is not told of another worker.
+const DEMO_PAGE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../gateway/client/demo");
+
 /// A folder as the author of an app has it, with a worker program in it: `bin/worker`.
 #[derive(Debug)]
 pub struct Project {
     folder: TempDir,
+    is_demo: bool,
 }
 
 impl Project {
     /// With the demo's worker.
     pub async fn new() -> Result<Self> {
-        Self::with_worker(&program("worker")).await
+        let project = Self::with_worker(&program("worker")).await?;
+        Ok(Self { is_demo: true, ..project })
     }
 
     /// With a copy of `program` as its worker.
     pub async fn with_worker(program: &Path) -> Result<Self> {
-        let project = Self { folder: TempDir::with_prefix("single-state-project-")? };
+        let folder = TempDir::with_prefix("single-state-project-")?;
+        let project = Self { folder, is_demo: false };
         project.install(program).await?;
         Ok(project)
     }
@@ -71,9 +77,14 @@ impl Project {
     }
 
     /// Starts `gateway dev` on free ports, with further flags, for the worker in this folder; waits
-    /// until the gateway has reached all workers.
+    /// until the gateway has reached all workers. The demo's worker has the demo's page, also where it
+    /// runs as a copy.
     pub async fn dev(&self, flags: &[&str]) -> Result<Dev> {
-        self.dev_of(flags, &["--", "bin/worker"]).await
+        let worker = &["--", "bin/worker"];
+        if self.is_demo && !flags.contains(&"--web") {
+            return self.dev_of(&[flags, &["--web", DEMO_PAGE]].concat(), worker).await;
+        }
+        self.dev_of(flags, worker).await
     }
 
     /// The same with another command of the workers after the `--`, or none.

@@ -8,6 +8,7 @@ use single_state_node::config::Mistakes;
 
 use super::{CommonArgs, Config, check_common};
 use crate::dev::{DevOptions, MAX_WORKERS};
+use crate::pages::Home;
 
 /// What suits an author better than an operator, unless the environment says otherwise: to hear
 /// sooner of a handler that blocks, to have a session that starts anew when the app's state has
@@ -93,7 +94,14 @@ pub(super) fn check_dev(
     let (data, store) = check_store(args.data, args.store);
     let not_sources = data.iter().cloned().chain(web).chain(files_of(&store)).collect();
     let config = (|| {
-        let config = Config { listen: listen?, admin_listen: admin_listen?, ..common? };
+        let common = common?;
+        // Without a command it is the demo's worker that runs; the page of another app is not known.
+        let home = match common.home {
+            Home::Demo if !args.command.is_empty() => Home::Generic,
+            home => home,
+        };
+        let (listen, admin_listen) = (listen?, admin_listen?);
+        let config = Config { listen, admin_listen, home, ..common };
         let options = DevOptions {
             workers: workers?,
             command: args.command,
