@@ -67,7 +67,7 @@ function Page() {
         <dd id="owner">${ownerInWords(state.owner)}</dd>
         <dt>mirrored</dt>
         <dd id="size">
-          ${Object.keys(state.entries).length} keys, ${sizeInWords(mirroredBytes(state))}
+          ${keysInWords(Object.keys(state.entries).length)}, ${sizeInWords(mirroredBytes(state))}
         </dd>
         <dt>saved</dt>
         <dd id="saved">${savedInWords(view)}</dd>
@@ -161,6 +161,9 @@ function Lines({ id, title, none, lines, onForget }) {
 function idOf(token) {
   return token === null ? "not known yet" : token.split(".")[0];
 }
+
+/** @param {number} keys */
+const keysInWords = (keys) => (keys === 1 ? "1 key" : `${keys} keys`);
 
 /** @param {import("./reducer.js").GenericState["owner"]} owner */
 function ownerInWords(owner) {

@@ -19,6 +19,10 @@ const FOR_AUTHORS: [(&str, &str); 3] = [
     ("SINGLE_STATE_CHECK_SNAPSHOTS", "1"),
 ];
 
+/// The workers' log lines, unless the author wants others: what needs attention, and what handlers
+/// answer to a page when they fail.
+const WORKERS_LOG: &str = "warn,single_state_worker::handler_errors=debug";
+
 #[derive(Debug, Args)]
 pub(super) struct DevArgs {
     /// Where browsers connect.
@@ -77,6 +81,7 @@ pub(super) fn check_dev(
     let placement_key = args.common.placement_key.placement_key.clone();
     let format = args.common.log_format.clone();
     let web = args.common.web.clone();
+    let is_quiet = args.common.log.is_none();
     let common = check_common(args.common, "warn", &mut mistakes);
     let mut extra_env: Vec<(OsString, OsString)> = vec![
         ("SINGLE_STATE_LOG_FORMAT".into(), format.into()),
@@ -89,7 +94,8 @@ pub(super) fn check_dev(
     let unset = FOR_AUTHORS.into_iter().filter(|(name, _)| std::env::var_os(name).is_none());
     extra_env.extend(unset.map(|(name, value)| (name.into(), value.into())));
     if let Some(config) = &common {
-        extra_env.push(("SINGLE_STATE_LOG".into(), config.log_filter.clone().into()));
+        let filter = if is_quiet { WORKERS_LOG } else { &config.log_filter };
+        extra_env.push(("SINGLE_STATE_LOG".into(), filter.into()));
     }
     let (data, store) = check_store(args.data, args.store);
     let not_sources = data.iter().cloned().chain(web).chain(files_of(&store)).collect();

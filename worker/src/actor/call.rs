@@ -15,6 +15,9 @@ use crate::running::What;
 use crate::session::Session;
 use crate::{Error, Result};
 
+/// The log lines that tell what handlers have answered to browsers; `gateway dev` asks for them.
+const HANDLER_ERRORS: &str = "single_state_worker::handler_errors";
+
 /// What a call of app code came to: its result, or what it panicked with.
 pub(crate) type Outcome = std::result::Result<Result<()>, Box<dyn Any + Send>>;
 
@@ -120,7 +123,15 @@ pub(crate) fn report(resident: &Resident, what: &What, outcome: Outcome) {
         Ok(Ok(())) => return,
         Ok(Err(error)) => {
             tracing::info!(session.id = session, handler = %what, "message rejected");
-            (error.to_string(), causes(&error, what))
+            let (error, details) = (error.to_string(), causes(&error, what));
+            // The sentence may hold what a browser has sent, so only those read it who ask for it;
+            // escaped, since it may end up in a terminal.
+            tracing::debug!(
+                target: HANDLER_ERRORS,
+                { session.id = session, ?error, ?details },
+                "handler failed"
+            );
+            (error, details)
         }
         Err(panic) => {
             let text = panic_text(&*panic);
