@@ -57,7 +57,7 @@ use crate::dev::SupervisorHandle;
 use crate::drain::{CLOSE_TIMEOUT, DrainOptions, Roster};
 use crate::metrics::Metrics;
 use crate::origin::Origin;
-use crate::pages::Pages;
+use crate::pages::{Pages, client_file};
 use crate::router::Router;
 use crate::topology::Source;
 use crate::websocket::{Closing, MessageLimits};
@@ -266,9 +266,19 @@ impl Node for Shared {
             "connections": self.metrics.connections.get(),
             "draining": self.is_draining(),
             "waiting": self.metrics.parked.get(),
+            "moving": self.router.moving(),
+            "moves": self.metrics.moves(),
+            "messages_in": self.metrics.messages_in.get(),
+            "messages_out": self.metrics.messages_out.get(),
             "workers": self.router.status(),
+            "events": self.router.recent(),
         })
         .to_string()
+    }
+
+    fn file(&self, path: &str) -> Option<(&'static str, &'static str)> {
+        let page = "status/index.html";
+        client_file(if path == "/" { page } else { path.strip_prefix("/client/")? })
     }
 
     fn metrics(&self) -> String {

@@ -32,7 +32,8 @@ client_files! {
     "demo/style.css" "demo/vector.js" "demo/words.js"
     "generic/app.js" "generic/charts.js" "generic/compose.js" "generic/hooks.js" "generic/html.js"
     "generic/index.html" "generic/mirror.js" "generic/reducer.js" "generic/send.js"
-    "generic/style.css" "generic/troubles.js" "generic/values.js"
+    "generic/path.js" "generic/style.css" "generic/troubles.js" "generic/values.js"
+    "status/app.js" "status/figures.js" "status/index.html" "status/style.css"
 }
 
 /// Where pages get npm packages from when this machine has none.
@@ -95,15 +96,19 @@ impl Pages {
     }
 }
 
-fn client(path: &str) -> Page {
-    let is_folder = path.is_empty() || path.ends_with('/');
-    let index = is_folder.then(|| format!("{path}index.html"));
+/// A file below `/client/`, or the page of a folder there: its content type, and what is in it.
+pub(crate) fn client_file(path: &str) -> Option<(&'static str, &'static str)> {
+    let index = path.ends_with('/').then(|| format!("{path}index.html"));
     let path = index.as_deref().unwrap_or(path);
-    match CLIENT.iter().find(|(name, _)| *name == path) {
-        Some((name, content)) => {
+    let (name, content) = CLIENT.iter().find(|(name, _)| *name == path)?;
+    Some((content_type(name), content))
+}
+
+fn client(path: &str) -> Page {
+    match client_file(path) {
+        Some((content_type, content)) => {
             let mut page = text(StatusCode::OK, content);
-            let content_type = HeaderValue::from_static(content_type(name));
-            page.headers_mut().insert(CONTENT_TYPE, content_type);
+            page.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
             page
         }
         None => text(StatusCode::NOT_FOUND, "the client has no such file\n"),
@@ -198,7 +203,7 @@ mod tests {
 
     #[test]
     fn every_file_of_the_client_is_embedded() {
-        for folder_name in ["", "demo", "generic"] {
+        for folder_name in ["", "demo", "generic", "status"] {
             for entry in std::fs::read_dir(folder().join(folder_name)).unwrap() {
                 let path = entry.unwrap().path();
                 let kind = path.extension().and_then(|e| e.to_str()).unwrap_or_default();

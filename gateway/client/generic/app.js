@@ -95,7 +95,7 @@ function Page() {
     </main>
     <footer>
       <p>
-        This page comes with the gateway and works for every app. To serve your own, give
+        This page comes with the gateway and works for every app. To serve your own, give${" "}
         <code>--web DIR</code>; <a href="/client/README.md">what its pages can import</a>.
       </p>
     </footer>
@@ -144,7 +144,7 @@ function Lines({ id, title, none, lines, onForget }) {
     </div>
     ${lines.length === 0
       ? html`<p class="note">${none}</p>`
-      : html`<ol class="lines" id=${id}>
+      : html`<ol class="lines" id=${id} tabindex="0">
           ${lines.map(
             (line) => html`<li key=${line.id}>
               <time class="soft">${new Date(line.at).toLocaleTimeString()}</time>

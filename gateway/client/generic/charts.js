@@ -1,11 +1,8 @@
 // Small drawings as SVG. Each is an image with words for those who do not see it.
 
 import { html } from "./html.js";
+import { WIDTH, boundsOf, pathOf, thinned } from "./path.js";
 import { numberInWords } from "./values.js";
-
-/** Wider than this a line has no more points than pixels. */
-const MOST_POINTS = 300;
-const WIDTH = 300;
 
 /**
  * The past of a number.
@@ -54,55 +51,10 @@ export function Bars({ parts }) {
   </table>`;
 }
 
-/**
- * The line through all values, from the left edge to the right.
- *
- * @param {readonly number[]} values
- * @param {number} height
- */
-export function pathOf(values, height) {
-  const [low, high] = boundsOf(values);
-  const step = WIDTH / (values.length - 1);
-  // What never changes lies in the middle.
-  const scale = high > low ? (height - 4) / (high - low) : 0;
-  const base = high > low ? height - 2 : height / 2;
-  const points = values.map((value, i) => `${round(i * step)},${round(base - (value - low) * scale)}`);
-  return `M${points.join("L")}`;
-}
-
-/**
- * No more points than can be seen: of each stretch its lowest and its highest.
- *
- * @param {readonly number[]} values
- */
-export function thinned(values) {
-  if (values.length <= MOST_POINTS) return values;
-  const stretch = Math.ceil(values.length / (MOST_POINTS / 2));
-  const points = [];
-  for (let i = 0; i < values.length; i += stretch) {
-    points.push(...boundsOf(values.slice(i, i + stretch)));
-  }
-  return points;
-}
-
-/** @param {readonly number[]} values */
-function boundsOf(values) {
-  // A spread of very many values is too much for a call.
-  return values.reduce(([low, high], value) => [Math.min(low, value), Math.max(high, value)], [
-    Infinity,
-    -Infinity,
-  ]);
-}
-
 /** @param {readonly number[]} values */
 function inWords(values) {
   const [low, high] = boundsOf(values);
   const last = values[values.length - 1];
   const words = [last, low, high].map(numberInWords);
   return `${values.length} values, last ${words[0]}, lowest ${words[1]}, highest ${words[2]}`;
-}
-
-/** @param {number} number */
-function round(number) {
-  return Math.round(number * 10) / 10;
 }

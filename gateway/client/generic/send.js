@@ -131,7 +131,7 @@ function Fields({ tag, onTag, fields, onFields, tags }) {
 /** @param {{ sent: readonly Sent[], onAgain: (message: Message) => void }} props */
 function History({ sent, onAgain }) {
   return html`<h3>Sent from this page</h3>
-    <ol class="lines" id="sent">
+    <ol class="lines" id="sent" tabindex="0">
       ${sent.map(
         ({ id, text, message, outcome }) => html`<li key=${id} data-outcome=${outcome}>
           <code>${text}</code>
