@@ -1,6 +1,7 @@
 //! Flags and variables of `gateway`, checked: the only reader of the environment. All mistakes are
 //! told at once.
 
+mod create;
 mod dev;
 mod operate;
 #[cfg(test)]
@@ -24,6 +25,7 @@ use single_state_proto::placement::PlacementKey;
 use single_state_proto::topology::Topology;
 use tokio::sync::watch;
 
+use self::create::{NewArgs, check_new};
 use self::dev::{DevArgs, check_dev};
 use self::operate::{TopologyCommandArgs, check_topology};
 use self::topology::TopologyArgs;
@@ -31,6 +33,7 @@ use self::traffic::{ArrivalArgs, DrainArgs};
 use crate::admission::AdmissionLimits;
 use crate::arrivals::ArrivalLimits;
 use crate::channel::ChannelLimits;
+use crate::create::NewApp;
 use crate::dev::DevOptions;
 use crate::drain::DrainOptions;
 use crate::identify::Sessions;
@@ -60,6 +63,8 @@ enum Command {
     Run(RunArgs),
     /// Start workers on this machine, restart them when they change or die, and serve browsers.
     Dev(DevArgs),
+    /// Write the crate of a new app, with a page and a test.
+    New(NewArgs),
     /// Look at a list of workers: who owns which session, and what a change would do.
     Topology(TopologyCommandArgs),
 }
@@ -237,6 +242,8 @@ pub enum Action {
     Run(Box<Config>),
     /// The same, with workers that are started here: the topology follows from them.
     Dev(Box<Config>, DevOptions),
+    /// Write a new app.
+    New(NewApp),
     /// Answer a question about a topology.
     Topology(Task),
     /// Nothing to run.
@@ -257,6 +264,7 @@ pub fn read(args: impl IntoIterator<Item = OsString>) -> Action {
             "gateway dev",
             check_dev(args, mistakes).map(|(config, dev)| Action::Dev(config.into(), dev)),
         ),
+        Command::New(args) => ("gateway new", check_new(args, mistakes).map(Action::New)),
         Command::Topology(args) => {
             ("gateway topology", check_topology(args, mistakes).map(Action::Topology))
         }

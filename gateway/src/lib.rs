@@ -17,6 +17,7 @@ mod browser;
 mod channel;
 pub mod config;
 mod control;
+pub mod create;
 pub mod dev;
 mod drain;
 mod hello;

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use single_state_gateway::config::{Action, Config, read};
 use single_state_gateway::dev::{DevOptions, Supervisor};
-use single_state_gateway::{Gateway, operate};
+use single_state_gateway::{Gateway, create, operate};
 use single_state_node::shutdown::{Phase, on_signals, reached};
 use single_state_node::{exit, log};
 use single_state_proto::id::Generation;
@@ -20,6 +20,7 @@ fn main() -> ExitCode {
     let (config, dev) = match read(std::env::args_os()) {
         Action::Run(config) => (*config, None),
         Action::Dev(config, options) => (*config, Some(options)),
+        Action::New(app) => return create::run(&app),
         Action::Topology(task) => return operate::run(task),
         Action::Exit(code) => return code,
     };
