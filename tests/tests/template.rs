@@ -59,7 +59,7 @@ async fn a_new_app_builds_and_passes_its_own_test() -> Result<()> {
     ensure!(said.contains("-- target/debug/single-state-new-app"), "{said}");
     let app = folder.path().join("single-state-new-app");
     std::fs::copy(Path::new(ROOT).join("Cargo.lock"), app.join("Cargo.lock"))?;
-    cargo(&app, &["build"]).await?;
+    // That builds the program, too.
     cargo(&app, &["test"]).await?;
     let formatted =
         Command::new("cargo").args(["fmt", "--check"]).current_dir(&app).output().await?;
