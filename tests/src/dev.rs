@@ -69,22 +69,21 @@ impl Project {
         Ok(std::fs::rename(next, folder.join("worker"))?)
     }
 
-    /// A `gateway` command that is run in this folder.
+    /// A `gateway` command that is run in this folder. The demo's worker has the demo's page, also
+    /// where it runs as a copy that the gateway does not know.
     pub fn gateway(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(program("gateway"));
         command.args(arguments).current_dir(self.folder.path());
+        if self.is_demo && arguments.contains(&"--") {
+            command.env("SINGLE_STATE_WEB", DEMO_PAGE);
+        }
         command
     }
 
     /// Starts `gateway dev` on free ports, with further flags, for the worker in this folder; waits
-    /// until the gateway has reached all workers. The demo's worker has the demo's page, also where it
-    /// runs as a copy.
+    /// until the gateway has reached all workers.
     pub async fn dev(&self, flags: &[&str]) -> Result<Dev> {
-        let worker = &["--", "bin/worker"];
-        if self.is_demo && !flags.contains(&"--web") {
-            return self.dev_of(&[flags, &["--web", DEMO_PAGE]].concat(), worker).await;
-        }
-        self.dev_of(flags, worker).await
+        self.dev_of(flags, &["--", "bin/worker"]).await
     }
 
     /// The same with another command of the workers after the `--`, or none.

@@ -1,6 +1,11 @@
 //! A classifier of uploaded tables: a file comes as one binary message, is kept beside the session's
 //! state, and is classified in small steps that its user can follow. The model is loaded once per
 //! worker and shared by all its sessions.
+//!
+//! ```sh
+//! gateway dev --web worker/examples/web/classify --build 'cargo build -p single-state-worker --examples' \
+//!   -- target/debug/examples/classify
+//! ```
 
 mod model;
 mod picture;
