@@ -10,6 +10,7 @@ mod topology;
 mod traffic;
 
 use std::ffi::OsString;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
@@ -37,6 +38,7 @@ use crate::create::NewApp;
 use crate::dev::DevOptions;
 use crate::drain::DrainOptions;
 use crate::identify::Sessions;
+use crate::loads::WorkerAdmins;
 use crate::operate::Task;
 use crate::origin::Origin;
 use crate::pages::Home;
@@ -87,6 +89,10 @@ struct RunArgs {
         value_name = "HOST:PORT"
     )]
     admin_listen: String,
+    /// Admin port of the workers, each at the host of its link: then the status page also shows what
+    /// only they know, as sessions in memory and the age of commits. Default: they are not asked.
+    #[arg(long, env = "SINGLE_STATE_WORKER_ADMIN_PORT", value_name = "PORT")]
+    worker_admin_port: Option<String>,
     #[command(flatten)]
     topology: TopologyArgs,
     /// Name of the cluster; gateways and workers must have the same.
@@ -199,6 +205,8 @@ pub struct Config {
     pub(crate) topology: Source,
     /// What stands at `/`.
     pub home: Home,
+    /// Where workers tell operators of themselves.
+    pub(crate) worker_admins: WorkerAdmins,
     /// npm packages for pages.
     pub vendor: Option<PathBuf>,
     /// Who may open a session.
@@ -228,10 +236,15 @@ pub struct Config {
 }
 
 impl Config {
-    /// The same for these workers.
+    /// The same for these workers, and their admin listeners.
     #[must_use]
-    pub fn with_topologies(self, topologies: watch::Receiver<Topology>) -> Self {
-        Self { topology: Source::Told(topologies), ..self }
+    pub fn with_topologies(
+        self,
+        topologies: watch::Receiver<Topology>,
+        admins: watch::Receiver<Vec<SocketAddr>>,
+    ) -> Self {
+        let worker_admins = WorkerAdmins::Told(admins);
+        Self { topology: Source::Told(topologies), worker_admins, ..self }
     }
 }
 
@@ -282,6 +295,10 @@ fn check_run(args: RunArgs, mut mistakes: Mistakes) -> Result<Config, Mistakes> 
     let keys = args.session_keys_file.as_deref();
     let sessions = check_sessions(keys, args.unsigned_sessions, &mut mistakes);
     let drain = args.drain.check(&mut mistakes);
+    let worker_admins = match &args.worker_admin_port {
+        Some(port) => mistakes.parse("--worker-admin-port", port).map(WorkerAdmins::Port),
+        None => Some(WorkerAdmins::Unknown),
+    };
     let common = check_common(args.common, DEFAULT_FILTER, &mut mistakes);
     let config = (|| {
         let (topology, link_keys) = source?;
@@ -293,6 +310,7 @@ fn check_run(args: RunArgs, mut mistakes: Mistakes) -> Result<Config, Mistakes> 
             topology,
             sessions: sessions?,
             drain: drain?,
+            worker_admins: worker_admins?,
             ..common?
         })
     })();
@@ -352,6 +370,7 @@ fn check_common(args: CommonArgs, default_filter: &str, mistakes: &mut Mistakes)
         placement_key: placement_key?,
         topology: Source::Static(Topology::default()),
         home: args.web.map_or(Home::Demo, Home::Web),
+        worker_admins: WorkerAdmins::Unknown,
         vendor: args.vendor,
         sessions: Sessions::Unsigned,
         allowed_origins,

@@ -23,6 +23,7 @@ mod drain;
 mod hello;
 mod http;
 mod identify;
+mod loads;
 mod metrics;
 pub mod operate;
 mod origin;
@@ -56,6 +57,7 @@ use crate::channel::{ChannelLimits, Terms};
 use crate::config::Config;
 use crate::dev::SupervisorHandle;
 use crate::drain::{CLOSE_TIMEOUT, DrainOptions, Roster};
+use crate::loads::Loads;
 use crate::metrics::Metrics;
 use crate::origin::Origin;
 use crate::pages::{Pages, client_file};
@@ -79,6 +81,7 @@ struct Shared {
     drain: DrainOptions,
     roster: Roster,
     terms: Rc<Terms>,
+    loads: Rc<Loads>,
     /// How long a client of single-state.v1 may take for its hello; 0 is any.
     hello_timeout: Duration,
     allowed_origins: Vec<Origin>,
@@ -156,6 +159,7 @@ impl Gateway {
             arrival_limits: config.arrival_limits,
             drain: config.drain,
             roster: Roster::default(),
+            loads: Loads::new(config.worker_admins),
             terms: Rc::new(Terms {
                 sessions: config.sessions,
                 limits: Limits {
@@ -197,6 +201,8 @@ impl Gateway {
         let Self { listener, admin, topology, shared } = self;
         tokio::task::spawn_local(admin::serve(admin, shared.clone()));
         shared.router.start();
+        let router = shared.router.clone();
+        tokio::task::spawn_local(shared.loads.clone().follow(move || router.listed()));
         let router = shared.router.clone();
         tokio::task::spawn_local(topology::follow(topology, move |topology| {
             router.adopt(topology, "the gateway's own source");
@@ -271,7 +277,7 @@ impl Node for Shared {
             "moves": self.metrics.moves(),
             "messages_in": self.metrics.messages_in.get(),
             "messages_out": self.metrics.messages_out.get(),
-            "workers": self.router.status(),
+            "workers": self.router.status(|address| self.loads.of(address)),
             "events": self.router.recent(),
         })
         .to_string()

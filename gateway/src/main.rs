@@ -65,7 +65,7 @@ async fn develop(
     let supervisor = Supervisor::bind(options)?;
     let handle = supervisor.handle();
     let topologies = number(supervisor.addresses())?;
-    let gateway = Gateway::bind(config.with_topologies(topologies)).await?;
+    let gateway = Gateway::bind(config.with_topologies(topologies, supervisor.admins())).await?;
     let gateway = gateway.obey_pages(handle.clone());
     let (browsers, admin) = (gateway.address()?, gateway.admin_address()?);
     println!("single-state is at http://{browsers}/ (status at http://{admin}/status)");

@@ -340,13 +340,15 @@ impl Node for WorkerNode {
     }
 
     fn status(&self) -> String {
+        let (dirty, oldest_change) = self.registry.dirty();
         json!({
             "index": self.host.index.0,
             "incarnation": self.incarnation.0,
             "sessions": self.registry.resident(),
             "channels": self.host.metrics.channels.get(),
             "links": self.host.metrics.links.get(),
-            "dirty": self.registry.dirty().0,
+            "dirty": dirty,
+            "oldest_change_ms": oldest_change.as_millis() as u64,
             "commits": self.host.metrics.commits.get(),
             "saving": !self.host.committer.is_failing(),
         })

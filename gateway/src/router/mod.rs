@@ -37,6 +37,7 @@ pub(crate) use self::standing::{Health, Standing};
 use self::thefts::Thefts;
 use self::waiting::Waiting;
 use crate::channel::Channel;
+use crate::loads::Listed;
 use crate::metrics::Metrics;
 use crate::worker_link::{LinkOptions, WorkerLink};
 
@@ -215,9 +216,19 @@ impl Router {
     }
 
     /// What `/status` says of each worker: those of the topology, then those that are not in it any
-    /// more.
-    pub(crate) fn status(&self) -> Vec<serde_json::Value> {
-        self.links().iter().map(|worker| worker.status()).collect()
+    /// more. `load`: what the worker at this address says of itself.
+    pub(crate) fn status(
+        &self,
+        load: impl Fn(&str) -> Option<serde_json::Value>,
+    ) -> Vec<serde_json::Value> {
+        self.links().iter().map(|worker| worker.status(&load)).collect()
+    }
+
+    /// The workers of the topology.
+    pub(crate) fn listed(&self) -> Vec<Listed> {
+        let topology = self.topology.borrow();
+        let addresses = topology.iter().flat_map(|topology| topology.workers());
+        addresses.map(ToString::to_string).enumerate().collect()
     }
 
     /// Something has happened to a worker that operators want to know.

@@ -191,7 +191,10 @@ impl WorkerLink {
     }
 
     /// What `/status` says of the worker.
-    pub(crate) fn status(&self) -> serde_json::Value {
+    pub(crate) fn status(
+        &self,
+        load: &impl Fn(&str) -> Option<serde_json::Value>,
+    ) -> serde_json::Value {
         let up = self.up.borrow();
         let round_trip = up.as_ref().and_then(|up| up.link.with(|link| link.round_trip()));
         // Several tabs may have one session.
@@ -207,6 +210,7 @@ impl WorkerLink {
             "streams": up.as_ref().map_or(0, |up| up.streams.len()),
             "incarnation": up.as_ref().map(|up| up.worker.incarnation.0),
             "build": up.as_ref().map(|up| up.worker.build.clone()),
+            "load": load(&self.address),
             "round_trip_us": round_trip.map(|d| d.as_micros() as u64),
         })
     }

@@ -5,6 +5,7 @@ use serde_json::json;
 use single_state_tests::browser::Browser;
 use single_state_tests::chromium::Chromium;
 use single_state_tests::cluster::{Cluster, Options, http};
+use single_state_tests::dev::Project;
 
 use crate::stage::{fits, in_the_dark};
 
@@ -78,5 +79,21 @@ async fn the_status_page_may_load_from_its_own_listener_only_and_writes_nothing(
     }
     let worker = &cluster.workers[0];
     assert_eq!(worker.admin_get("/").await?.0, 404, "a worker has no page");
+    Ok(())
+}
+
+#[tokio::test]
+async fn the_status_page_of_dev_also_shows_what_only_workers_know() -> Result<()> {
+    let project = Project::new().await?;
+    let dev = project.dev(&["--workers", "1"]).await?;
+    let mut page = Browser::connect(&dev.socket("?session=mine")).await?;
+    page.send(json!({"tag": "append", "item": "one"})).await?;
+    page.wait_for("count", &json!(1)).await?;
+    let browser = Chromium::start().await?;
+    browser.goto(&format!("http://{}/", dev.gateway.admin)).await?;
+    let shows = |words: &'static str| move |text: &str| text.contains(words);
+    browser.wait_text_that("[data-worker='0']", shows("sessions in memory\n1")).await?;
+    browser.wait_text_that("[data-worker='0']", shows("uncommitted\nall committed")).await?;
+    assert_eq!(browser.console_errors().await?, [""; 0]);
     Ok(())
 }
