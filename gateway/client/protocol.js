@@ -46,6 +46,7 @@ export const TOO_LONG_CODE = 1009;
  * @property {number | null} applied last input applied for good; `null`: this channel is not known
  * @property {"relaxed" | "durable" | "memory"} durability
  * @property {{ message_bytes: number, frame_bytes?: number }} limits 0, or absent: none
+ * @property {number} [worker] index of the worker that has the session, for people to look at
  *
  * @typedef {"rolled_back" | "overflow" | "channel_expired"} ResetReason
  * @typedef {{ reason: string, after_ms: number, spread_ms: number }} Bye
@@ -162,7 +163,8 @@ function isWelcome(fields) {
     (fields.applied === null || isLast(fields.applied)) &&
     DURABILITIES.includes(fields.durability) &&
     isAmount(fields.limits?.message_bytes) &&
-    (fields.limits.frame_bytes === undefined || isAmount(fields.limits.frame_bytes))
+    (fields.limits.frame_bytes === undefined || isAmount(fields.limits.frame_bytes)) &&
+    (fields.worker === undefined || isAmount(fields.worker))
   );
 }
 

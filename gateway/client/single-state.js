@@ -39,6 +39,7 @@ export { PublishError };
  * @typedef {object} WelcomeEvent
  * @property {string} session
  * @property {number} epoch number of the ownership
+ * @property {number | null} worker index of the worker that has the session; null if it is not told
  * @property {boolean} resumed nothing is missing; else the page's mirror was discarded
  * @property {boolean} attached over a new connection; else the session has another owner
  * @property {boolean} replaced another owner than before
@@ -128,10 +129,10 @@ export function openSession({
         show({});
       },
       onWelcome(welcome, { attached, replaced }) {
-        const { session, epoch, resumed, durability, limits } = welcome;
+        const { session, epoch, worker = null, resumed, durability, limits } = welcome;
         longest = longestBody(limits);
         show({ session, durability });
-        safely("onWelcome", () => onWelcome({ session, epoch, resumed, attached, replaced }));
+        safely("onWelcome", () => onWelcome({ session, epoch, worker, resumed, attached, replaced }));
       },
     },
   });

@@ -1,6 +1,7 @@
 //! Flags and variables of `gateway`, checked: the only reader of the environment. All mistakes are
 //! told at once.
 
+mod create;
 mod dev;
 mod operate;
 #[cfg(test)]
@@ -9,6 +10,7 @@ mod topology;
 mod traffic;
 
 use std::ffi::OsString;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
@@ -24,6 +26,7 @@ use single_state_proto::placement::PlacementKey;
 use single_state_proto::topology::Topology;
 use tokio::sync::watch;
 
+use self::create::{NewArgs, check_new};
 use self::dev::{DevArgs, check_dev};
 use self::operate::{TopologyCommandArgs, check_topology};
 use self::topology::TopologyArgs;
@@ -31,11 +34,14 @@ use self::traffic::{ArrivalArgs, DrainArgs};
 use crate::admission::AdmissionLimits;
 use crate::arrivals::ArrivalLimits;
 use crate::channel::ChannelLimits;
+use crate::create::NewApp;
 use crate::dev::DevOptions;
 use crate::drain::DrainOptions;
 use crate::identify::Sessions;
+use crate::loads::WorkerAdmins;
 use crate::operate::Task;
 use crate::origin::Origin;
+use crate::pages::Home;
 use crate::throttle::Rate;
 use crate::token::KeyRing;
 use crate::topology::Source;
@@ -59,6 +65,8 @@ enum Command {
     Run(RunArgs),
     /// Start workers on this machine, restart them when they change or die, and serve browsers.
     Dev(DevArgs),
+    /// Write the crate of a new app, with a page and a test.
+    New(NewArgs),
     /// Look at a list of workers: who owns which session, and what a change would do.
     Topology(TopologyCommandArgs),
 }
@@ -81,6 +89,10 @@ struct RunArgs {
         value_name = "HOST:PORT"
     )]
     admin_listen: String,
+    /// Admin port of the workers, each at the host of its link: then the status page also shows what
+    /// only they know, as sessions in memory and the age of commits. Default: they are not asked.
+    #[arg(long, env = "SINGLE_STATE_WORKER_ADMIN_PORT", value_name = "PORT")]
+    worker_admin_port: Option<String>,
     #[command(flatten)]
     topology: TopologyArgs,
     /// Name of the cluster; gateways and workers must have the same.
@@ -102,7 +114,8 @@ struct RunArgs {
 
 #[derive(Debug, Args)]
 struct CommonArgs {
-    /// Folder with your pages, served at /; default: the demo.
+    /// Folder with your pages, served at /; default: the demo, and for the worker command of dev a
+    /// page that works for any app (it is also at /client/generic/).
     #[arg(long, env = "SINGLE_STATE_WEB", value_name = "DIR")]
     web: Option<PathBuf>,
     /// node_modules folder served at /vendor/; default: redirects to a public copy.
@@ -190,8 +203,10 @@ pub struct Config {
     pub placement_key: PlacementKey,
     /// Where it is said who the workers are.
     pub(crate) topology: Source,
-    /// The author's pages; absent: the demo.
-    pub web: Option<PathBuf>,
+    /// What stands at `/`.
+    pub home: Home,
+    /// Where workers tell operators of themselves.
+    pub(crate) worker_admins: WorkerAdmins,
     /// npm packages for pages.
     pub vendor: Option<PathBuf>,
     /// Who may open a session.
@@ -221,10 +236,15 @@ pub struct Config {
 }
 
 impl Config {
-    /// The same for these workers.
+    /// The same for these workers, and their admin listeners.
     #[must_use]
-    pub fn with_topologies(self, topologies: watch::Receiver<Topology>) -> Self {
-        Self { topology: Source::Told(topologies), ..self }
+    pub fn with_topologies(
+        self,
+        topologies: watch::Receiver<Topology>,
+        admins: watch::Receiver<Vec<SocketAddr>>,
+    ) -> Self {
+        let worker_admins = WorkerAdmins::Told(admins);
+        Self { topology: Source::Told(topologies), worker_admins, ..self }
     }
 }
 
@@ -235,6 +255,8 @@ pub enum Action {
     Run(Box<Config>),
     /// The same, with workers that are started here: the topology follows from them.
     Dev(Box<Config>, DevOptions),
+    /// Write a new app.
+    New(NewApp),
     /// Answer a question about a topology.
     Topology(Task),
     /// Nothing to run.
@@ -255,6 +277,7 @@ pub fn read(args: impl IntoIterator<Item = OsString>) -> Action {
             "gateway dev",
             check_dev(args, mistakes).map(|(config, dev)| Action::Dev(config.into(), dev)),
         ),
+        Command::New(args) => ("gateway new", check_new(args, mistakes).map(Action::New)),
         Command::Topology(args) => {
             ("gateway topology", check_topology(args, mistakes).map(Action::Topology))
         }
@@ -272,6 +295,10 @@ fn check_run(args: RunArgs, mut mistakes: Mistakes) -> Result<Config, Mistakes> 
     let keys = args.session_keys_file.as_deref();
     let sessions = check_sessions(keys, args.unsigned_sessions, &mut mistakes);
     let drain = args.drain.check(&mut mistakes);
+    let worker_admins = match &args.worker_admin_port {
+        Some(port) => mistakes.parse("--worker-admin-port", port).map(WorkerAdmins::Port),
+        None => Some(WorkerAdmins::Unknown),
+    };
     let common = check_common(args.common, DEFAULT_FILTER, &mut mistakes);
     let config = (|| {
         let (topology, link_keys) = source?;
@@ -283,6 +310,7 @@ fn check_run(args: RunArgs, mut mistakes: Mistakes) -> Result<Config, Mistakes> 
             topology,
             sessions: sessions?,
             drain: drain?,
+            worker_admins: worker_admins?,
             ..common?
         })
     })();
@@ -341,7 +369,8 @@ fn check_common(args: CommonArgs, default_filter: &str, mistakes: &mut Mistakes)
         link_keys: None,
         placement_key: placement_key?,
         topology: Source::Static(Topology::default()),
-        web: args.web,
+        home: args.web.map_or(Home::Demo, Home::Web),
+        worker_admins: WorkerAdmins::Unknown,
         vendor: args.vendor,
         sessions: Sessions::Unsigned,
         allowed_origins,

@@ -17,11 +17,13 @@ mod browser;
 mod channel;
 pub mod config;
 mod control;
+pub mod create;
 pub mod dev;
 mod drain;
 mod hello;
 mod http;
 mod identify;
+mod loads;
 mod metrics;
 pub mod operate;
 mod origin;
@@ -55,9 +57,10 @@ use crate::channel::{ChannelLimits, Terms};
 use crate::config::Config;
 use crate::dev::SupervisorHandle;
 use crate::drain::{CLOSE_TIMEOUT, DrainOptions, Roster};
+use crate::loads::Loads;
 use crate::metrics::Metrics;
 use crate::origin::Origin;
-use crate::pages::Pages;
+use crate::pages::{Pages, client_file};
 use crate::router::Router;
 use crate::topology::Source;
 use crate::websocket::{Closing, MessageLimits};
@@ -78,6 +81,7 @@ struct Shared {
     drain: DrainOptions,
     roster: Roster,
     terms: Rc<Terms>,
+    loads: Rc<Loads>,
     /// How long a client of single-state.v1 may take for its hello; 0 is any.
     hello_timeout: Duration,
     allowed_origins: Vec<Origin>,
@@ -144,7 +148,7 @@ impl Gateway {
         };
         let shared = Shared {
             router: Router::new(config.placement_key, options, metrics.clone()),
-            pages: Pages::new(config.web, config.vendor),
+            pages: Pages::new(config.home, config.vendor),
             metrics,
             limits: MessageLimits {
                 message_bytes: config.max_message_bytes,
@@ -155,6 +159,7 @@ impl Gateway {
             arrival_limits: config.arrival_limits,
             drain: config.drain,
             roster: Roster::default(),
+            loads: Loads::new(config.worker_admins),
             terms: Rc::new(Terms {
                 sessions: config.sessions,
                 limits: Limits {
@@ -196,6 +201,8 @@ impl Gateway {
         let Self { listener, admin, topology, shared } = self;
         tokio::task::spawn_local(admin::serve(admin, shared.clone()));
         shared.router.start();
+        let router = shared.router.clone();
+        tokio::task::spawn_local(shared.loads.clone().follow(move || router.listed()));
         let router = shared.router.clone();
         tokio::task::spawn_local(topology::follow(topology, move |topology| {
             router.adopt(topology, "the gateway's own source");
@@ -266,9 +273,19 @@ impl Node for Shared {
             "connections": self.metrics.connections.get(),
             "draining": self.is_draining(),
             "waiting": self.metrics.parked.get(),
-            "workers": self.router.status(),
+            "moving": self.router.moving(),
+            "moves": self.metrics.moves(),
+            "messages_in": self.metrics.messages_in.get(),
+            "messages_out": self.metrics.messages_out.get(),
+            "workers": self.router.status(|address| self.loads.of(address)),
+            "events": self.router.recent(),
         })
         .to_string()
+    }
+
+    fn file(&self, path: &str) -> Option<(&'static str, &'static str)> {
+        let page = "status/index.html";
+        client_file(if path == "/" { page } else { path.strip_prefix("/client/")? })
     }
 
     fn metrics(&self) -> String {

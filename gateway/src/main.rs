@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use single_state_faults::{self as faults, Process};
 use single_state_gateway::config::{Action, Config, read};
 use single_state_gateway::dev::{DevOptions, Supervisor};
-use single_state_gateway::{Gateway, operate};
+use single_state_gateway::{Gateway, create, operate};
 use single_state_node::shutdown::{Phase, on_signals, reached};
 use single_state_node::{exit, log};
 use single_state_proto::id::Generation;
@@ -24,6 +24,7 @@ fn main() -> ExitCode {
     let (config, dev) = match read(std::env::args_os()) {
         Action::Run(config) => (*config, None),
         Action::Dev(config, options) => (*config, Some(options)),
+        Action::New(app) => return create::run(&app),
         Action::Topology(task) => return operate::run(task),
         Action::Exit(code) => return code,
     };
@@ -68,7 +69,7 @@ async fn develop(
     let supervisor = Supervisor::bind(options)?;
     let handle = supervisor.handle();
     let topologies = number(supervisor.addresses())?;
-    let gateway = Gateway::bind(config.with_topologies(topologies)).await?;
+    let gateway = Gateway::bind(config.with_topologies(topologies, supervisor.admins())).await?;
     let gateway = gateway.obey_pages(handle.clone());
     let (browsers, admin) = (gateway.address()?, gateway.admin_address()?);
     println!("single-state is at http://{browsers}/ (status at http://{admin}/status)");

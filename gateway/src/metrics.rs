@@ -159,6 +159,14 @@ impl Metrics {
         self.moves.get_or_create(&Reason { reason }).inc();
     }
 
+    /// How many channels came to another owner so far, by reason.
+    pub(crate) fn moves(&self) -> serde_json::Value {
+        let count = |reason| self.moves.get_or_create(&Reason { reason }).get();
+        serde_json::json!({
+            "handoff": count("handoff"), "failover": count("failover"), "reset": count("reset"),
+        })
+    }
+
     /// A worker did not attach a channel.
     pub(crate) fn open_refused(&self, refused: &Refused) {
         let reason = refused.name();

@@ -1,5 +1,5 @@
-//! Files for browsers: the web folder or the embedded demo at `/`, our client at `/client/`, and
-//! the npm packages that pages import at `/vendor/`.
+//! Files for browsers: the web folder or an embedded page at `/`, our client and all embedded pages
+//! at `/client/`, and the npm packages that pages import at `/vendor/`.
 
 mod lean;
 
@@ -30,9 +30,14 @@ client_files! {
     "address.js" "backoff.js" "channel.js" "claim.js" "connection.js" "conversation.js"
     "environment.js" "errors.js" "inputs.js" "message.js" "mirror.js" "preact.js" "protocol.js"
     "receipts.js" "silence.js" "single-state.js" "socket.js" "store.js" "wake.js"
+    "README.md"
     "demo/app.js" "demo/banners.js" "demo/cards.js" "demo/chart.js" "demo/curve.js" "demo/dev.js"
     "demo/handoffs.js" "demo/html.js" "demo/index.html" "demo/owner.js" "demo/reducer.js"
     "demo/style.css" "demo/train.js" "demo/vector.js" "demo/words.js"
+    "generic/app.js" "generic/charts.js" "generic/compose.js" "generic/hooks.js" "generic/html.js"
+    "generic/index.html" "generic/mirror.js" "generic/reducer.js" "generic/send.js"
+    "generic/path.js" "generic/style.css" "generic/troubles.js" "generic/values.js"
+    "status/app.js" "status/figures.js" "status/index.html" "status/style.css"
 }
 
 /// The same, and of modules only what a browser needs.
@@ -50,18 +55,35 @@ const PUBLIC_PACKAGES: &str = "https://cdn.jsdelivr.net/npm/";
 /// The versions that the public copy is asked for; the same as in `gateway/client/package.json`.
 const PINNED: &[(&str, &str)] = &[("preact", "10.29.8"), ("htm", "3.1.1")];
 
+/// What stands at `/`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Home {
+    /// The demo app's page.
+    Demo,
+    /// The page that works for any app.
+    Generic,
+    /// The author's pages, in this folder.
+    Web(PathBuf),
+}
+
 /// Which files are served.
 pub(crate) struct Pages {
-    web: Option<Static>,
+    /// The author's folder, or the embedded page.
+    home: Result<Static, &'static str>,
     vendor: Option<Static>,
 }
 
 impl Pages {
-    /// `web`: the author's pages, else the demo. `vendor`: a `node_modules` folder; without one, or
-    /// when it is not there, browsers are sent to a public copy.
-    pub(crate) fn new(web: Option<PathBuf>, vendor: Option<PathBuf>) -> Self {
+    /// `vendor`: a `node_modules` folder; without one, or when it is not there, browsers are sent to
+    /// a public copy.
+    pub(crate) fn new(home: Home, vendor: Option<PathBuf>) -> Self {
+        let home = match home {
+            Home::Demo => Err("demo/index.html"),
+            Home::Generic => Err("generic/index.html"),
+            Home::Web(folder) => Ok(Static::new(folder)),
+        };
         let vendor = vendor.filter(|folder| folder.is_dir());
-        Self { web: web.map(Static::new), vendor: vendor.map(Static::new) }
+        Self { home, vendor: vendor.map(Static::new) }
     }
 
     /// Answers a request for a file.
@@ -79,20 +101,27 @@ impl Pages {
                 None => public(package),
             };
         }
-        match &self.web {
-            Some(folder) => from_folder(folder, request, path.trim_start_matches('/')).await,
-            None if path == "/" || path == "/index.html" => client("demo/index.html"),
-            None => text(StatusCode::NOT_FOUND, "there is no such page\n"),
+        match &self.home {
+            Ok(folder) => from_folder(folder, request, path.trim_start_matches('/')).await,
+            Err(page) if path == "/" || path == "/index.html" => client(page),
+            Err(_) => text(StatusCode::NOT_FOUND, "there is no such page\n"),
         }
     }
 }
 
+/// A file below `/client/`, or the page of a folder there: its content type, and what is in it.
+pub(crate) fn client_file(path: &str) -> Option<(&'static str, &'static str)> {
+    let index = path.ends_with('/').then(|| format!("{path}index.html"));
+    let path = index.as_deref().unwrap_or(path);
+    let (name, content) = SERVED.iter().find(|(name, _)| *name == path)?;
+    Some((content_type(name), content))
+}
+
 fn client(path: &str) -> Page {
-    match SERVED.iter().find(|(name, _)| *name == path) {
-        Some((name, content)) => {
+    match client_file(path) {
+        Some((content_type, content)) => {
             let mut page = text(StatusCode::OK, content);
-            let content_type = HeaderValue::from_static(content_type(name));
-            page.headers_mut().insert(CONTENT_TYPE, content_type);
+            page.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
             page
         }
         None => text(StatusCode::NOT_FOUND, "the client has no such file\n"),
@@ -103,6 +132,7 @@ fn content_type(name: &str) -> &'static str {
     match Path::new(name).extension().and_then(|extension| extension.to_str()) {
         Some("js") => "text/javascript; charset=utf-8",
         Some("css") => "text/css; charset=utf-8",
+        Some("md") => "text/plain; charset=utf-8",
         _ => "text/html; charset=utf-8",
     }
 }
@@ -186,7 +216,7 @@ mod tests {
 
     #[test]
     fn every_file_of_the_client_is_embedded() {
-        for folder_name in ["", "demo"] {
+        for folder_name in ["", "demo", "generic", "status"] {
             for entry in std::fs::read_dir(folder().join(folder_name)).unwrap() {
                 let path = entry.unwrap().path();
                 let kind = path.extension().and_then(|e| e.to_str()).unwrap_or_default();

@@ -174,6 +174,9 @@ pub struct Welcome {
     pub durability: DurabilityName,
     /// What the gateway takes.
     pub limits: Limits,
+    /// Index of the worker that owns the session, for people to look at; older gateways do not say.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub worker: Option<u16>,
 }
 
 /// What a gateway takes from one client.
@@ -402,10 +405,11 @@ mod tests {
             applied: None,
             durability: Durability::Relaxed.into(),
             limits,
+            worker: Some(2),
         };
         assert_eq!(
             welcome(&told),
-            r#"["welcome",{"session":"s","epoch":7,"resumed":false,"applied":null,"durability":"relaxed","limits":{"message_bytes":1,"frame_bytes":4,"unacked_messages":2,"unacked_bytes":3}}]"#
+            r#"["welcome",{"session":"s","epoch":7,"resumed":false,"applied":null,"durability":"relaxed","limits":{"message_bytes":1,"frame_bytes":4,"unacked_messages":2,"unacked_bytes":3},"worker":2}]"#
         );
         assert_eq!(reset(ResetReason::RolledBack), r#"["reset",{"reason":"rolled_back"}]"#);
         assert_eq!(ack(InputNumber(5)), r#"["ack",5]"#);

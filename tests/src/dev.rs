@@ -16,21 +16,27 @@ use crate::DEADLINE;
 use crate::cluster::{Node, http_get};
 use crate::process::{Process, program};
 
+/// The demo's page, as `gateway dev` serves it when it is not told of another worker.
+const DEMO_PAGE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../gateway/client/demo");
+
 /// A folder as the author of an app has it, with a worker program in it: `bin/worker`.
 #[derive(Debug)]
 pub struct Project {
     folder: TempDir,
+    is_demo: bool,
 }
 
 impl Project {
     /// With the demo's worker.
     pub async fn new() -> Result<Self> {
-        Self::with_worker(&program("worker")).await
+        let project = Self::with_worker(&program("worker")).await?;
+        Ok(Self { is_demo: true, ..project })
     }
 
     /// With a copy of `program` as its worker.
     pub async fn with_worker(program: &Path) -> Result<Self> {
-        let project = Self { folder: TempDir::with_prefix("single-state-project-")? };
+        let folder = TempDir::with_prefix("single-state-project-")?;
+        let project = Self { folder, is_demo: false };
         project.install(program).await?;
         Ok(project)
     }
@@ -63,10 +69,14 @@ impl Project {
         Ok(std::fs::rename(next, folder.join("worker"))?)
     }
 
-    /// A `gateway` command that is run in this folder.
+    /// A `gateway` command that is run in this folder. The demo's worker has the demo's page, also
+    /// where it runs as a copy that the gateway does not know.
     pub fn gateway(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(program("gateway"));
         command.args(arguments).current_dir(self.folder.path());
+        if self.is_demo && arguments.contains(&"--") {
+            command.env("SINGLE_STATE_WEB", DEMO_PAGE);
+        }
         command
     }
 

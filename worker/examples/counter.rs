@@ -1,4 +1,9 @@
 //! A counter: the smallest app. All tabs of a user show the same number.
+//!
+//! ```sh
+//! gateway dev --web worker/examples/web/counter --build 'cargo build -p single-state-worker --examples' \
+//!   -- target/debug/examples/counter
+//! ```
 
 use serde::{Deserialize, Serialize};
 use single_state_worker::{App, Context, Result, Session};

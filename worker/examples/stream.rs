@@ -1,5 +1,10 @@
 //! Text streamed from a slow job, word by word, that the user can cancel: work beside the session
 //! that posts messages to it, so that the user is heard while it runs.
+//!
+//! ```sh
+//! gateway dev --web worker/examples/web/stream --build 'cargo build -p single-state-worker --examples' \
+//!   -- target/debug/examples/stream
+//! ```
 
 use std::time::Duration;
 

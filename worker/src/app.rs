@@ -87,7 +87,8 @@ enum RunError {
 
 impl App {
     /// An app with something that is loaded once for all sessions of a worker, a model for
-    /// instance; handlers get it with [`Context::shared`](crate::Context::shared).
+    /// instance; handlers get it with [`Context::shared`](crate::Context::shared). Computations on
+    /// the pool may have it too, so it is shared between threads.
     pub fn new<T: Send + Sync + 'static>(shared: T) -> Self {
         Self { shared: Arc::new(shared), durability: Durability::Relaxed }
     }
@@ -100,7 +101,11 @@ impl App {
     }
 
     /// Runs a worker with the flags of the command line until it is told to end, or, when its first
-    /// argument is `sessions`, a command of operators.
+    /// argument is `sessions`, a command of operators. `--help` lists the flags; each has a variable
+    /// `SINGLE_STATE_…`, by which `gateway dev` tells its workers what they need to know.
+    ///
+    /// On SIGTERM it hands its sessions over, and ends when they are saved; a second one ends it at
+    /// once.
     ///
     /// Exit codes: 0 clean, 1 failed, 64 bad usage.
     pub fn run<S: Session>(self) -> ExitCode {
@@ -340,13 +345,15 @@ impl Node for WorkerNode {
     }
 
     fn status(&self) -> String {
+        let (dirty, oldest_change) = self.registry.dirty();
         json!({
             "index": self.host.index.0,
             "incarnation": self.incarnation.0,
             "sessions": self.registry.resident(),
             "channels": self.host.metrics.channels.get(),
             "links": self.host.metrics.links.get(),
-            "dirty": self.registry.dirty().0,
+            "dirty": dirty,
+            "oldest_change_ms": oldest_change.as_millis() as u64,
             "commits": self.host.metrics.commits.get(),
             "saving": !self.host.committer.is_failing(),
         })

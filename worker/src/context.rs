@@ -82,9 +82,11 @@ impl Context {
 
     // --- what users see -------------------------------------------------------------------------
 
-    /// Sets `key` of the mirrored state: every tab gets `{"tag":"assign","key":…,"value":…}`, now
+    /// Sets `key` of the mirrored state to whatever serde makes of `value`: every tab gets `{"tag":"assign","key":…,"value":…}`, now
     /// or as soon as it can take it, and every later tab when it connects. A tab that is slow gets
-    /// the newest value only.
+    /// the newest value only. NaN and infinities become `null`, as JSON has none.
+    ///
+    /// Mirrored values are saved with the session, beside its state, and count towards its size.
     ///
     /// # Errors
     /// When `value` has no JSON form, or its message is longer than `--max-output-bytes` (16 MiB).
@@ -102,14 +104,19 @@ impl Context {
     /// Like [`Context::assign`] for values that merely report how far something is: they leave at
     /// once in every durability mode, before what they report is committed.
     ///
+    /// Pages may show any form; the gateway's own page draws `{"done": …, "total": …}` as a bar with
+    /// the time that is left.
+    ///
     /// # Errors
     /// As for [`Context::assign`].
     pub fn progress(&self, key: &str, value: &(impl Serialize + ?Sized)) -> Result<()> {
         self.set(key, &value, Leaves::Unconfirmed)
     }
 
-    /// Sends an event to every tab that is connected: a message with a `tag` of the app's own.
-    /// Unlike an assigned key, tabs that connect later do not get it.
+    /// Sends an event to every tab that is connected, or was within the last two minutes: a message
+    /// with a `tag` of the app's own. Unlike an assigned key, tabs that connect later do not get it.
+    /// A tab sees it once in the mode `durable`; in `relaxed` it may come again when the worker died
+    /// before its cause was saved.
     ///
     /// # Errors
     /// When `message` is not a JSON object with a string `tag`, when the tag is reserved (it begins
@@ -184,7 +191,52 @@ impl Context {
 
     /// Sends `message` to this session itself after a while, in place of what was scheduled under
     /// the same `key`. Long work is a chain of such small steps: between any two, users are heard,
-    /// and the work can be paused, changed and moved to another worker.
+    /// and the work can be paused, changed and moved to another worker. What is scheduled is saved
+    /// with the session; what comes due while no worker has it happens as soon as one has, and also
+    /// when no tab is connected. Handlers of messages that were sent meanwhile come in between.
+    ///
+    /// ```
+    /// # use std::time::Duration;
+    /// # use serde::{Deserialize, Serialize};
+    /// # use serde_json::json;
+    /// # use single_state_worker::{Context, Result, Session, testing::TestSession};
+    /// # #[derive(Default, Serialize, Deserialize)] struct Work { done: u32 }
+    /// #[derive(Serialize, Deserialize)]
+    /// #[serde(tag = "tag", rename_all = "snake_case")]
+    /// enum Message {
+    ///     Begin,
+    ///     Pause,
+    ///     #[serde(rename = "_step")] // only the session itself may send it
+    ///     Step,
+    /// }
+    ///
+    /// impl Session for Work {
+    /// #   type Message = Message;
+    ///     async fn handle(&mut self, message: Message, ctx: &mut Context) -> Result<()> {
+    ///         match message {
+    ///             Message::Begin => ctx.schedule("work", Duration::ZERO, &Message::Step),
+    ///             Message::Pause => {
+    ///                 ctx.unschedule("work");
+    ///                 Ok(())
+    ///             }
+    ///             Message::Step => {
+    ///                 self.done += 1;
+    ///                 ctx.progress("progress", &json!({"done": self.done, "total": 100}))?;
+    ///                 if self.done < 100 {
+    ///                     ctx.schedule("work", Duration::from_millis(10), &Message::Step)?;
+    ///                 }
+    ///                 Ok(())
+    ///             }
+    ///         }
+    ///     }
+    /// }
+    /// # let session = TestSession::<Work>::new();
+    /// # session.send(json!({"tag": "begin"}));
+    /// # session.advance(Duration::from_millis(105));
+    /// # session.send(json!({"tag": "pause"}));
+    /// # session.advance(Duration::from_secs(10));
+    /// # assert_eq!(session.mirror()["progress"]["done"], 11);
+    /// ```
     ///
     /// # Errors
     /// When `message` cannot be serialised.
@@ -201,14 +253,38 @@ impl Context {
         Ok(())
     }
 
-    /// Forgets what was scheduled under `key`; whether something was.
+    /// Forgets what was scheduled under `key`; returns whether something was.
     pub fn unschedule(&mut self, key: &str) -> bool {
         self.timers.cancel(key)
     }
 
     /// Runs CPU work on a pool with as many threads as there are cores; the worker's event loop,
     /// and with it all other sessions, goes on. `value` is moved to the pool and back, so it need
-    /// not be cloned.
+    /// not be cloned; meanwhile its default stands in its place.
+    ///
+    /// The session itself hears nothing else until it is done: what users shall interrupt is cut into
+    /// steps of [`Context::schedule`], of some 10 ms each. When the worker drains, it waits two seconds
+    /// (`--handler-grace`), and then the handler is dropped and its message handled by the next owner.
+    ///
+    /// ```
+    /// # use serde_json::{Value, json};
+    /// # use single_state_worker::{Context, Result, Session, testing::TestSession};
+    /// # #[derive(Default, serde::Serialize, serde::Deserialize)] struct Sorter { values: Vec<u32> }
+    /// # impl Session for Sorter {
+    /// #     type Message = Value;
+    /// async fn handle(&mut self, _: Value, ctx: &mut Context) -> Result<()> {
+    ///     let largest = ctx.compute(&mut self.values, |values| {
+    ///         values.sort_unstable();
+    ///         values.last().copied()
+    ///     });
+    ///     let largest = largest.await;
+    ///     ctx.assign("largest", &largest)
+    /// }
+    /// # }
+    /// # let session = TestSession::<Sorter>::new();
+    /// # session.send(json!({"tag": "sort"}));
+    /// # assert_eq!(session.mirror()["largest"], json!(null));
+    /// ```
     ///
     /// # Panics
     /// When `work` panics, with the same panic; `value` is as `work` left it.
@@ -241,9 +317,52 @@ impl Context {
     }
 
     /// Runs `work` beside the session, in place of what ran under the same `name`; it reaches the
-    /// session with a [`Poster`]. For waiting on something slow while users are heard. It ends with
-    /// the session's stay in memory: [`Session::started`] decides what to do again. An error of
-    /// `work` is shown as an error of a handler is.
+    /// session with a [`Poster`]. For waiting on something slow while users are heard: it runs on the
+    /// worker's event loop, so it must not compute for long. It ends with the session's stay in
+    /// memory, and is not saved: [`Session::started`] decides what to do again. An error of `work` is
+    /// shown as an error of a handler is.
+    ///
+    /// ```
+    /// # use std::time::Duration;
+    /// # use serde::{Deserialize, Serialize};
+    /// # use serde_json::json;
+    /// # use single_state_worker::{Context, Result, Session, testing::TestSession};
+    /// # #[derive(Default, Serialize, Deserialize)] struct Caller;
+    /// # #[derive(Serialize, Deserialize)]
+    /// # #[serde(tag = "tag", rename_all = "snake_case")]
+    /// # enum Message { Ask, Cancel, #[serde(rename = "_answer")] Answer { text: String } }
+    /// # async fn slow_service() -> Result<String> {
+    /// #     tokio::time::sleep(Duration::from_secs(5)).await;
+    /// #     Ok("42".to_owned())
+    /// # }
+    /// # impl Session for Caller {
+    /// #     type Message = Message;
+    /// async fn handle(&mut self, message: Message, ctx: &mut Context) -> Result<()> {
+    ///     match message {
+    ///         Message::Ask => {
+    ///             let session = ctx.poster();
+    ///             ctx.spawn("asking", async move {
+    ///                 let text = slow_service().await?;
+    ///                 session.post(&Message::Answer { text }).await
+    ///             });
+    ///             ctx.assign("state", "asking")
+    ///         }
+    ///         Message::Cancel => {
+    ///             let state = if ctx.cancel("asking") { "cancelled" } else { "too late" };
+    ///             ctx.assign("state", state)
+    ///         }
+    ///         Message::Answer { text } => ctx.assign("state", &text),
+    ///     }
+    /// }
+    /// # }
+    /// # let session = TestSession::<Caller>::new();
+    /// # session.send(json!({"tag": "ask"}));
+    /// # assert_eq!(session.mirror()["state"], "asking");
+    /// # session.advance(Duration::from_secs(6));
+    /// # assert_eq!(session.mirror()["state"], "42");
+    /// # session.send(json!({"tag": "cancel"}));
+    /// # assert_eq!(session.mirror()["state"], "too late");
+    /// ```
     ///
     /// [`Session::started`]: crate::Session::started
     pub fn spawn(&mut self, name: &str, work: impl Future<Output = Result<()>> + 'static) {
@@ -251,7 +370,7 @@ impl Context {
         self.jobs.spawn(name, work, &self.resident, &self.host.running);
     }
 
-    /// Ends the work that runs under `name`; whether some did.
+    /// Ends the work that runs under `name` where it awaits; returns whether some did run.
     pub fn cancel(&mut self, name: &str) -> bool {
         self.jobs.cancel(name)
     }
@@ -264,7 +383,42 @@ impl Context {
     // --- large inputs ---------------------------------------------------------------------------
 
     /// Keeps a large input, an upload for instance, under `name`: it is stored once, together with
-    /// the next save, and not in each. Up to 64 MiB; what was kept under the name is replaced.
+    /// the next save, and not in each. Up to 64 MiB; what was kept under the name is replaced. It
+    /// goes when the session does.
+    ///
+    /// ```
+    /// # use serde_json::{Value, json};
+    /// # use single_state_worker::{Bytes, Context, Result, Session, testing::TestSession};
+    /// #[derive(Default, serde::Serialize, serde::Deserialize)]
+    /// struct Reader {
+    ///     #[serde(skip)] // read again in `started`
+    ///     lines: Vec<String>,
+    /// }
+    ///
+    /// # fn read(upload: &[u8]) -> Vec<String> {
+    /// #     String::from_utf8_lossy(upload).lines().map(str::to_owned).collect()
+    /// # }
+    /// impl Session for Reader {
+    ///     async fn started(&mut self, ctx: &mut Context) -> Result<()> {
+    ///         if let Some(upload) = ctx.kept("upload").await {
+    ///             self.lines = read(&upload);
+    ///         }
+    ///         ctx.assign("lines", &self.lines.len())
+    ///     }
+    ///
+    ///     async fn binary(&mut self, upload: Bytes, ctx: &mut Context) -> Result<()> {
+    ///         self.lines = read(&upload);
+    ///         ctx.keep("upload", upload)?;
+    ///         ctx.assign("lines", &self.lines.len())
+    ///     }
+    /// #   type Message = Value;
+    /// #   async fn handle(&mut self, _: Value, _: &mut Context) -> Result<()> { Ok(()) }
+    /// }
+    /// # let session = TestSession::<Reader>::new();
+    /// # session.send_binary("one\ntwo");
+    /// # session.crash();
+    /// # assert_eq!(session.mirror()["lines"], 2);
+    /// ```
     ///
     /// # Errors
     /// When the bytes, or the name (200 bytes, no NUL), are too long.
@@ -311,12 +465,12 @@ impl Context {
         self.resident.id.as_str()
     }
 
-    /// Number of tabs that are connected.
+    /// Number of tabs that are connected to the session now, to whichever gateway.
     pub fn tabs(&self) -> usize {
         self.resident.tabs()
     }
 
-    /// Index of the worker that owns the session now.
+    /// Index of the worker that owns the session now, from 0 on.
     pub fn worker_index(&self) -> u16 {
         self.host.index.0
     }
@@ -328,6 +482,30 @@ impl Context {
     }
 
     /// What [`App::new`](crate::App::new) got: loaded once, shared by all sessions of the worker.
+    /// Cheap: it is counted, not copied. In tests:
+    /// [`TestSession::with_shared`](crate::testing::TestSession::with_shared).
+    ///
+    /// ```
+    /// # use serde_json::{Value, json};
+    /// # use single_state_worker::{Context, Result, Session, testing::TestSession};
+    /// struct Model { slope: f64 }
+    ///
+    /// # #[derive(Default, serde::Serialize, serde::Deserialize)] struct Predictor;
+    /// # #[derive(serde::Deserialize)]
+    /// # #[serde(tag = "tag", rename_all = "snake_case")]
+    /// # enum Message { Predict { x: f64 } }
+    /// # impl Session for Predictor {
+    /// #     type Message = Message;
+    /// async fn handle(&mut self, message: Message, ctx: &mut Context) -> Result<()> {
+    ///     let model = ctx.shared::<Model>(); // of App::new(Model { … })
+    ///     let Message::Predict { x } = message;
+    ///     ctx.assign("y", &(model.slope * x))
+    /// }
+    /// # }
+    /// # let session = TestSession::<Predictor>::with_shared(Model { slope: 2.0 });
+    /// # session.send(json!({"tag": "predict", "x": 3.0}));
+    /// # assert_eq!(session.mirror()["y"], 6.0);
+    /// ```
     ///
     /// # Panics
     /// When that is no `T`.

@@ -8,6 +8,83 @@
 //! - [`App`]: runs it as a worker process.
 //! - [`testing::TestSession`]: runs it in a test, in virtual time and without a cluster.
 //!
+//! # An app
+//!
+//! A type that serde can save, an enum of the messages that pages may send, and one function:
+//!
+//! ```
+//! use serde::{Deserialize, Serialize};
+//! use serde_json::json;
+//! use single_state_worker::testing::TestSession;
+//! use single_state_worker::{Context, Result, Session, ensure};
+//!
+//! #[derive(Default, Serialize, Deserialize)]
+//! struct Mean { values: Vec<f64> }
+//!
+//! #[derive(Serialize, Deserialize)]
+//! #[serde(tag = "tag", rename_all = "snake_case")]
+//! enum Message { Add { value: f64 }, Clear }
+//!
+//! impl Session for Mean {
+//!     type Message = Message;
+//!
+//!     async fn handle(&mut self, message: Message, ctx: &mut Context) -> Result<()> {
+//!         match message {
+//!             Message::Add { value } => {
+//!                 ensure!(value >= 0.0, "a length is not negative"); // shown in the page
+//!                 self.values.push(value);
+//!             }
+//!             Message::Clear => self.values.clear(),
+//!         }
+//!         let mean = self.values.iter().sum::<f64>() / self.values.len().max(1) as f64;
+//!         ctx.assign("mean", &mean) // every tab has it, now and later
+//!     }
+//! }
+//!
+//! # fn process() -> std::process::ExitCode {
+//! // fn main() -> std::process::ExitCode {
+//! single_state_worker::App::default().run::<Mean>()
+//! # }
+//! # // In a test, without a cluster:
+//! # let session = TestSession::<Mean>::new();
+//! # session.send(json!({"tag": "add", "value": 2.0}));
+//! # session.send(json!({"tag": "add", "value": -1.0}));
+//! # assert_eq!(session.outputs().pop().unwrap()["error"], "a length is not negative");
+//! # session.send(json!({"tag": "add", "value": 4.0}));
+//! # session.crash();
+//! # assert_eq!(session.mirror()["mean"], 3.0);
+//! ```
+//!
+//! `gateway new my-app` writes such a crate, with a page and a test. To run it, with workers that are
+//! built and restarted when a source file changes, while pages stay connected:
+//!
+//! ```text
+//! gateway dev --web web --build 'cargo build' -- target/debug/my-app
+//! ```
+//!
+//! Without `--web` the gateway serves a page that shows any app and sends it anything; it is also at
+//! `/client/generic/`. Three apps to read are in `worker/examples/`: a counter, text that is streamed
+//! and can be cancelled, and a classifier of uploaded files.
+//!
+//! # What is promised
+//!
+//! What a page has sent is handled exactly once and in order, whichever of page, gateway and worker
+//! breaks, as far as the state is concerned that survives. Calls that a handler makes to the outside
+//! may be repeated: give them [`Context::idempotency_key`]. When changes are saved is a matter of
+//! [`Durability`].
+//!
+//! | limit | default | flag |
+//! |---|---|---|
+//! | a message from a page | 1 MiB, one websocket frame of it 256 KiB | `gateway --max-message-bytes`, `--max-frame-bytes` |
+//! | what a handler assigns or sends at once | 16 MiB | `worker --max-output-bytes` |
+//! | keys that pages assign, and their values | 1,024 and 4 MiB | |
+//! | a saved state | 16 MiB; `gateway dev` warns from 1 MiB on | |
+//! | what is kept beside it, under each name | 64 MiB | |
+//! | a handler that awaits nothing | 10 s, then its worker is ended; a warning after 1 s (0.1 s in `dev`) | `worker --block-limit`, `--block-warning` |
+//! | tabs and other channels of a session | 64 | |
+//!
+//! # Inside
+//!
 //! ```text
 //!   gateway ══ link.rs ── registry.rs ── resident/  ◀──▶ actor/   ── your Session
 //!                         starts and     mailbox, log,    one coroutine, calls

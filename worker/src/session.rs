@@ -88,27 +88,70 @@ pub trait Session: Default + Serialize + DeserializeOwned + 'static {
         saved.read()
     }
 
-    /// Handles one message.
+    /// Handles one message: of a tab, or of the session to itself. Messages of one tab come in the
+    /// order in which it sent them.
+    ///
+    /// A message whose tag or fields do not fit [`Session::Message`] never gets here: its sender is
+    /// told what is wrong with it.
+    ///
+    /// # Errors
+    /// What the user is to be told: `bail!("…")`, `ensure!(…, "…")`, or any error with `?`. Its first
+    /// sentence is `error`, its causes are in `details`.
     fn handle(
         &mut self,
         message: Self::Message,
         ctx: &mut Context,
     ) -> impl Future<Output = Result<()>>;
 
-    /// The session has come into memory, new or loaded: rebuild what is not saved.
+    /// The session has come into memory: it is new, or was loaded by this worker, after a restart, a
+    /// move or a long pause. Rebuild what serde skips, assign what tabs shall see, and
+    /// [`spawn`](Context::spawn) again what shall go on. What was scheduled is there already.
+    ///
+    /// # Errors
+    /// They are shown as those of a handler are, and the session goes on.
     fn started(&mut self, ctx: &mut Context) -> impl Future<Output = Result<()>> {
         let _ = ctx;
         async { Ok(()) }
     }
 
-    /// A tab has connected. It gets all assigned keys by itself.
+    /// A tab has connected, or has come back. It gets all assigned keys by itself; this is for what
+    /// goes beyond, such as counting [`Context::tabs`].
+    ///
+    /// # Errors
+    /// They are shown as those of a handler are, and the tab stays.
     fn attached(&mut self, ctx: &mut Context) -> impl Future<Output = Result<()>> {
         let _ = ctx;
         async { Ok(()) }
     }
 
-    /// A tab sent `{"tag":"assign","key":…,"value":…}`. Accepts it into the mirrored state unless
-    /// overridden.
+    /// A tab sent `{"tag":"assign","key":…,"value":…}`. Unless overridden,
+    /// [accepts](Context::accept) it into the mirrored state, which all tabs then show. Override it to
+    /// check values, or to keep pages from setting what is the session's to say:
+    ///
+    /// ```
+    /// # use serde_json::{Value, json};
+    /// # use single_state_worker::{Context, Result, Session, bail, testing::TestSession};
+    /// # #[derive(Default, serde::Serialize, serde::Deserialize)] struct Training { rate: f64 }
+    /// impl Session for Training {
+    ///     async fn assign(&mut self, key: String, value: Value, ctx: &mut Context) -> Result<()> {
+    ///         match (key.as_str(), value.as_f64()) {
+    ///             ("rate", Some(rate)) if rate > 0.0 => self.rate = rate,
+    ///             _ => bail!("only a positive rate may be set"),
+    ///         }
+    ///         ctx.accept(&key, &value)
+    ///     }
+    /// #   type Message = Value;
+    /// #   async fn handle(&mut self, _: Value, _: &mut Context) -> Result<()> { Ok(()) }
+    /// }
+    /// # let session = TestSession::<Training>::new();
+    /// # session.send(json!({"tag": "assign", "key": "rate", "value": 0.5}));
+    /// # session.send(json!({"tag": "assign", "key": "loss", "value": 0}));
+    /// # assert_eq!(session.mirror()["rate"], 0.5);
+    /// # assert!(!session.mirror().contains_key("loss"));
+    /// ```
+    ///
+    /// # Errors
+    /// As for [`Session::handle`]; the tab then shows again what the session has.
     fn assign(
         &mut self,
         key: String,
@@ -118,7 +161,12 @@ pub trait Session: Default + Serialize + DeserializeOwned + 'static {
         async move { ctx.accept(&key, &value) }
     }
 
-    /// A tab sent a binary message. Refused unless overridden.
+    /// A tab sent a binary message: its bytes, as they were given to `publish()` or to a websocket's
+    /// `send()`. Refused unless overridden. What is large and shall stay belongs in
+    /// [`Context::keep`].
+    ///
+    /// # Errors
+    /// As for [`Session::handle`].
     fn binary(&mut self, bytes: Bytes, ctx: &mut Context) -> impl Future<Output = Result<()>> {
         let _ = (bytes, ctx);
         async { anyhow::bail!("this app takes no binary messages") }

@@ -193,12 +193,13 @@ test("a page learns which session it has, how durable it is, and what each welco
   const { browser, session } = openPage({ onWelcome: (event) => welcomes.push(event) });
   browser.socket.welcome({ epoch: 7 });
   assert.deepEqual([session.view.session, session.view.durability], ["token", "relaxed"]);
-  browser.socket.welcome({ epoch: 8, resumed: true });
+  browser.socket.welcome({ epoch: 8, resumed: true, worker: 2 });
   browser.socket.fall();
   browser.advance(500);
-  browser.socket.welcome({ epoch: 8, resumed: true });
+  browser.socket.welcome({ epoch: 8, resumed: true, worker: 2 });
   const told = welcomes.map(({ epoch, resumed, attached, replaced }) => [epoch, resumed, attached, replaced]);
   assert.deepEqual(told, [[7, false, true, false], [8, true, false, true], [8, true, true, false]]);
+  assert.deepEqual(welcomes.map(({ worker }) => worker), [null, 2, 2], "an older gateway does not say");
 });
 
 test("a reset takes back all that the session has said, and the page keeps what it wants", () => {

@@ -15,7 +15,7 @@ use single_state_proto::browser::{
 };
 use single_state_proto::channel::{ClientHalf, Input, Relayed};
 use single_state_proto::frame::Opened;
-use single_state_proto::id::{Attach, Epoch, InputNumber, Revision, SessionId};
+use single_state_proto::id::{Attach, Epoch, InputNumber, Revision, SessionId, WorkerIndex};
 
 use super::state::Mirror;
 use super::stream::Stream;
@@ -133,6 +133,7 @@ impl Numbered {
     pub(super) fn welcome(
         &mut self,
         session: &SessionId,
+        worker: Option<WorkerIndex>,
         opened: &Opened,
         mirror: Mirror,
         seen: (Epoch, Revision),
@@ -148,6 +149,7 @@ impl Numbered {
             applied: opened.applied.map(|number| number.0),
             durability: opened.durability.into(),
             limits: self.terms.limits,
+            worker: worker.map(|index| index.0),
         };
         self.welcome = Some(browser::welcome(&welcome));
         let earlier = self.sent.filter(|(epoch, _)| *epoch == seen.0);
@@ -220,7 +222,7 @@ mod tests {
             durability: Durability::Relaxed,
         };
         let session = "mine".parse().unwrap();
-        numbered.welcome(&session, &opened, mirror, (Epoch(epoch), Revision(seen)));
+        numbered.welcome(&session, None, &opened, mirror, (Epoch(epoch), Revision(seen)));
     }
 
     fn told(numbered: &mut Numbered) -> Vec<String> {

@@ -59,7 +59,8 @@ impl Channel {
             );
         };
         if let State { numbered: Some(numbered), seen: Some(seen), .. } = &mut *state {
-            let reset = numbered.welcome(&self.session, opened, mirror, *seen);
+            let worker = self.worker().map(|worker| worker.index);
+            let reset = numbered.welcome(&self.session, worker, opened, mirror, *seen);
             self.metrics.welcomed(mirror, reset);
             self.deliver(&mut state);
         }

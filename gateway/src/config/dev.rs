@@ -8,6 +8,7 @@ use single_state_node::config::Mistakes;
 
 use super::{CommonArgs, Config, check_common};
 use crate::dev::{DevOptions, MAX_WORKERS};
+use crate::pages::Home;
 
 /// What suits an author better than an operator, unless the environment says otherwise: to hear
 /// sooner of a handler that blocks, to have a session that starts anew when the app's state has
@@ -18,8 +19,9 @@ const FOR_AUTHORS: [(&str, &str); 3] = [
     ("SINGLE_STATE_CHECK_SNAPSHOTS", "1"),
 ];
 
-/// Which log lines an author sees: what is wrong, and why the app has rejected messages.
-const LOG: &str = "warn,rejected=debug";
+/// The workers' log lines, unless the author wants others: what needs attention, and what handlers
+/// answer to a page when they fail.
+const WORKERS_LOG: &str = "warn,single_state_worker::handler_errors=debug";
 
 #[derive(Debug, Args)]
 pub(super) struct DevArgs {
@@ -79,7 +81,8 @@ pub(super) fn check_dev(
     let placement_key = args.common.placement_key.placement_key.clone();
     let format = args.common.log_format.clone();
     let web = args.common.web.clone();
-    let common = check_common(args.common, LOG, &mut mistakes);
+    let is_quiet = args.common.log.is_none();
+    let common = check_common(args.common, "warn", &mut mistakes);
     let mut extra_env: Vec<(OsString, OsString)> = vec![
         ("SINGLE_STATE_LOG_FORMAT".into(), format.into()),
         // Links of dev stay on loopback and have no keys, whatever the shell is set up for.
@@ -91,12 +94,20 @@ pub(super) fn check_dev(
     let unset = FOR_AUTHORS.into_iter().filter(|(name, _)| std::env::var_os(name).is_none());
     extra_env.extend(unset.map(|(name, value)| (name.into(), value.into())));
     if let Some(config) = &common {
-        extra_env.push(("SINGLE_STATE_LOG".into(), config.log_filter.clone().into()));
+        let filter = if is_quiet { WORKERS_LOG } else { &config.log_filter };
+        extra_env.push(("SINGLE_STATE_LOG".into(), filter.into()));
     }
     let (data, store) = check_store(args.data, args.store);
     let not_sources = data.iter().cloned().chain(web).chain(files_of(&store)).collect();
     let config = (|| {
-        let config = Config { listen: listen?, admin_listen: admin_listen?, ..common? };
+        let common = common?;
+        // Without a command it is the demo's worker that runs; the page of another app is not known.
+        let home = match common.home {
+            Home::Demo if !args.command.is_empty() => Home::Generic,
+            home => home,
+        };
+        let (listen, admin_listen) = (listen?, admin_listen?);
+        let config = Config { listen, admin_listen, home, ..common };
         let options = DevOptions {
             workers: workers?,
             command: args.command,

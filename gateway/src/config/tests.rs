@@ -10,6 +10,7 @@ fn sentences(line: &str) -> Vec<String> {
     let checked = match cli.command {
         Command::Run(args) => check_run(args, mistakes).map(drop),
         Command::Dev(args) => check_dev(args, mistakes).map(drop),
+        Command::New(args) => check_new(args, mistakes).map(drop),
         Command::Topology(args) => check_topology(args, mistakes).map(drop),
     };
     checked.err().map(|mistakes| mistakes.sentences().to_vec()).unwrap_or_default()
@@ -183,4 +184,16 @@ fn what_sqlite_writes_is_no_source() {
     for file in ["data/own.db", "data/own.db-wal", "data/own.db-shm", "data/own.db.lock"] {
         assert!(options.not_sources.contains(&file.into()), "{file} in {options:?}");
     }
+}
+
+#[test]
+fn a_worker_command_without_pages_has_the_page_for_any_app_and_the_demo_has_its_own() {
+    let home = |line: &str| match read(line.split(' ').map(OsString::from)) {
+        Action::Dev(config, _) | Action::Run(config) => config.home,
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(home("gateway dev"), Home::Demo);
+    assert_eq!(home("gateway dev -- target/debug/counter"), Home::Generic);
+    assert_eq!(home("gateway dev --web src -- counter"), Home::Web("src".into()));
+    assert_eq!(home("gateway run --unsigned-sessions --workers 127.0.0.1:7000"), Home::Demo);
 }

@@ -39,6 +39,8 @@ pub struct Supervisor {
     pub(crate) slots: Vec<Slot>,
     /// Where the wanted workers are.
     pub(crate) addresses: watch::Sender<Vec<SocketAddr>>,
+    /// Where these tell operators of themselves.
+    pub(crate) admins: watch::Sender<Vec<SocketAddr>>,
     pub(crate) phase: Phase,
     /// Why it ended before anybody asked it to.
     pub(crate) failure: Option<DevError>,
@@ -117,6 +119,7 @@ impl Supervisor {
             builds: Builds::default(),
             tasks: JoinSet::new(),
             addresses: watch::Sender::new(slots.iter().map(|slot| slot.link).collect()),
+            admins: watch::Sender::new(slots.iter().map(|slot| slot.admin).collect()),
             slots,
             phase: Phase::Starting,
             failure: None,
@@ -128,6 +131,11 @@ impl Supervisor {
     /// Where gateways reach the workers, in the order of their indices; changes with their number.
     pub fn addresses(&self) -> watch::Receiver<Vec<SocketAddr>> {
         self.addresses.subscribe()
+    }
+
+    /// Where the workers tell operators of themselves, in the same order.
+    pub fn admins(&self) -> watch::Receiver<Vec<SocketAddr>> {
+        self.admins.subscribe()
     }
 
     /// To ask for something while it runs.

@@ -186,7 +186,9 @@ impl Supervisor {
             self.restart(index, done);
         }
         let wanted = self.slots.iter().take(workers as usize);
-        self.addresses.send_replace(wanted.map(|slot| slot.link).collect());
+        let (links, admins) = wanted.map(|slot| (slot.link, slot.admin)).unzip();
+        self.admins.send_replace(admins);
+        self.addresses.send_replace(links);
         for slot in self.slots.iter_mut().skip(workers as usize) {
             slot.end(Ending::Gently);
         }

@@ -14,7 +14,7 @@ use single_state_proto::id::{SessionId, WorkerIndex};
 use single_state_proto::placement::PlacementKey;
 use single_state_proto::topology::Topology;
 
-pub(crate) use self::remote::AdminUrl;
+pub(crate) use self::remote::{AdminUrl, status as status_of};
 use crate::topology::Source;
 
 /// A command whose flags are right.

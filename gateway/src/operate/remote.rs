@@ -1,4 +1,4 @@
-//! The topology that a gateway has, read from its `/status`.
+//! The `/status` of another process, and the topology in that of a gateway.
 
 use std::fmt;
 use std::str::FromStr;
@@ -48,7 +48,7 @@ impl fmt::Display for AdminUrl {
 
 /// Why a gateway's topology is not known.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum NoStatus {
+pub(crate) enum NoStatus {
     #[error("there is no answer after {} s", PATIENCE.as_secs())]
     Silent,
     #[error("it cannot be reached")]
@@ -82,7 +82,8 @@ struct Worker {
 
 /// The topology of the gateway there.
 pub(super) async fn topology(gateway: &AdminUrl) -> Result<Topology, NoStatus> {
-    let body = timeout(PATIENCE, status(gateway)).await.map_err(|_| NoStatus::Silent)??;
+    let status = status(&gateway.0);
+    let body = timeout(PATIENCE, status).await.map_err(|_| NoStatus::Silent)??;
     let Status { generation, placement, workers } = serde_json::from_slice(&body)?;
     let placement = placement.parse().map_err(serde::de::Error::custom);
     let placement = placement.map_err(NoStatus::Foreign)?;
@@ -92,12 +93,13 @@ pub(super) async fn topology(gateway: &AdminUrl) -> Result<Topology, NoStatus> {
     Ok(Topology::new(Generation(generation), placement, workers)?)
 }
 
-async fn status(gateway: &AdminUrl) -> Result<Bytes, NoStatus> {
-    let stream = TcpStream::connect(&gateway.0).await?;
+/// The `/status` of the process whose admin listener is there, `HOST:PORT`.
+pub(crate) async fn status(admin: &str) -> Result<Bytes, NoStatus> {
+    let stream = TcpStream::connect(admin).await?;
     let (mut sender, connection) = handshake(TokioIo::new(stream)).await?;
     let mut request = Request::new(Empty::<Bytes>::new());
     *request.uri_mut() = Uri::from_static("/status");
-    if let Ok(host) = gateway.0.parse() {
+    if let Ok(host) = admin.parse() {
         request.headers_mut().insert(HOST, host);
     }
     let exchange = async {

@@ -60,6 +60,12 @@ impl Homing {
         self.settled.notify_one();
     }
 
+    /// Sessions that were called home of late and have not arrived.
+    pub(super) fn moving(&self, now: Instant) -> usize {
+        let moving = self.moving.borrow();
+        moving.values().filter(|called| now - **called < GIVEN_UP_AFTER).count()
+    }
+
     fn is_full(&self, now: Instant) -> bool {
         let mut moving = self.moving.borrow_mut();
         if moving.len() >= AT_ONCE {

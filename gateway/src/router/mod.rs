@@ -8,10 +8,12 @@
 //!       └───────────────────────────────────────────────────────────────────┘
 //!   standing.rs  which workers placement passes over
 //!   homing.rs    sessions that are not where placement wants them are called home, a few at a time
+//!   recent.rs    what has happened to workers of late
 //!   thefts.rs    sessions that a worker has taken from an owner that had not given them up
 //! ```
 
 mod homing;
+mod recent;
 mod restless;
 mod standing;
 mod thefts;
@@ -29,11 +31,13 @@ use single_state_proto::topology::Topology;
 use tokio::sync::Notify;
 
 use self::homing::Homing;
+use self::recent::Recent;
 use self::restless::{Process, Restless};
 pub(crate) use self::standing::{Health, Standing};
 use self::thefts::Thefts;
 use self::waiting::Waiting;
 use crate::channel::Channel;
+use crate::loads::Listed;
 use crate::metrics::Metrics;
 use crate::worker_link::{LinkOptions, WorkerLink};
 
@@ -60,6 +64,7 @@ pub(crate) struct Router {
     homing: Homing,
     restless: RefCell<Restless>,
     thefts: Thefts,
+    recent: Recent,
     /// A link has been up since the start.
     was_up: Cell<bool>,
     /// Something has changed for channels that wait.
@@ -80,6 +85,7 @@ impl Router {
             homing: Homing::default(),
             restless: RefCell::default(),
             thefts: Thefts::default(),
+            recent: Recent::default(),
             was_up: Cell::new(false),
             news: Notify::new(),
             metrics,
@@ -130,6 +136,7 @@ impl Router {
         }
         let workers = topology.workers().len();
         tracing::info!(generation, workers, source, "topology");
+        self.recent.note(format!("list of {workers} workers, generation {generation}"), None);
         self.metrics.generation.set(generation as i64);
         self.replace_workers(&topology, order.is_none());
         *self.topology.borrow_mut() = Some(topology);
@@ -209,9 +216,34 @@ impl Router {
     }
 
     /// What `/status` says of each worker: those of the topology, then those that are not in it any
-    /// more.
-    pub(crate) fn status(&self) -> Vec<serde_json::Value> {
-        self.links().iter().map(|worker| worker.status()).collect()
+    /// more. `load`: what the worker at this address says of itself.
+    pub(crate) fn status(
+        &self,
+        load: impl Fn(&str) -> Option<serde_json::Value>,
+    ) -> Vec<serde_json::Value> {
+        self.links().iter().map(|worker| worker.status(&load)).collect()
+    }
+
+    /// The workers of the topology.
+    pub(crate) fn listed(&self) -> Vec<Listed> {
+        let topology = self.topology.borrow();
+        let addresses = topology.iter().flat_map(|topology| topology.workers());
+        addresses.map(ToString::to_string).enumerate().collect()
+    }
+
+    /// Something has happened to a worker that operators want to know.
+    pub(crate) fn note(&self, what: &str, worker: WorkerIndex) {
+        self.recent.note(what.to_owned(), Some(worker));
+    }
+
+    /// What has happened to workers of late, newest first.
+    pub(crate) fn recent(&self) -> Vec<serde_json::Value> {
+        self.recent.tell()
+    }
+
+    /// Sessions that were asked to come home and have not arrived.
+    pub(crate) fn moving(&self) -> usize {
+        self.homing.moving(Instant::now())
     }
 
     /// The slowest link's last round trip; zero without a link.

@@ -78,15 +78,15 @@ pub(crate) struct WebSocket {
     socket: Rc<TcpStream>,
     inbound: Inbound,
     outbound: Outbound,
-    /// Our close is said, and nothing may follow it: browsers would not believe its code.
-    closed: bool,
+    /// We have said that it ends: no frame may follow that, not even the answer to a close.
+    is_closing: bool,
 }
 
 impl WebSocket {
     /// A websocket on an upgraded connection, of which `read` has arrived already.
     pub(crate) fn new(socket: Rc<TcpStream>, read: &[u8], limits: MessageLimits) -> Self {
         let (inbound, outbound) = (Inbound::new(read, limits), Outbound::default());
-        Self { socket, inbound, outbound, closed: false }
+        Self { socket, inbound, outbound, is_closing: false }
     }
 
     /// Whether a part of what was sent waits for the kernel.
@@ -128,14 +128,13 @@ impl WebSocket {
                         return Ok(false);
                     }
                 }
-                Step::Ping(_) if self.closed => {}
+                Step::Ping(_) if self.is_closing => {}
                 Step::Ping(payload) => self.outbound.pong(&self.socket, &payload)?,
                 Step::Pong => {}
+                Step::Close(_) if self.is_closing => return Err(Ended::ByBrowser),
                 Step::Close(payload) => {
                     // Both sides have said it then; nothing else follows.
-                    if !self.closed {
-                        let _ = self.outbound.close(&self.socket, None, &payload);
-                    }
+                    let _ = self.outbound.close(&self.socket, None, &payload);
                     return Err(Ended::ByBrowser);
                 }
             }
@@ -167,9 +166,9 @@ impl WebSocket {
     /// waits for the browser's answer and reads what it was still sending, because unread bytes would
     /// turn our close into a reset.
     pub(crate) async fn close(mut self, message: Option<Bytes>, closing: Closing) {
+        self.is_closing = true;
         let mut payload = closing.code.to_be_bytes().to_vec();
         payload.extend_from_slice(closing.reason.as_bytes());
-        self.closed = true;
         if self.outbound.close(&self.socket, message.as_deref(), &payload).is_ok() {
             // Past the deadline the browser is gone or does not care.
             let _ = tokio::time::timeout(CLOSE_TIMEOUT, self.await_close()).await;
@@ -225,5 +224,36 @@ pub(crate) fn interest(read: bool, write: bool) -> Interest {
         (true, false) => Interest::READABLE,
         (false, true) => Interest::WRITABLE,
         (false, false) => Interest::ERROR,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::TcpListener;
+
+    use super::*;
+
+    /// A browser that gets a second close frame tells its page 1006 in place of our code.
+    #[tokio::test]
+    async fn after_our_close_nothing_is_said_any_more() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let browser = TcpStream::connect(listener.local_addr().unwrap());
+        let (browser, accepted) = tokio::join!(browser, listener.accept());
+        let (mut browser, (socket, _)) = (browser.unwrap(), accepted.unwrap());
+        let limits = MessageLimits { message_bytes: 0, frame_bytes: 0 };
+        let websocket = WebSocket::new(Rc::new(socket), &[], limits);
+        let closing = Closing { code: 4503, reason: "over" };
+        let heard = async {
+            let mut heard = [0; 8];
+            browser.read_exact(&mut heard).await.unwrap();
+            // A ping that was on its way, and the answer, both masked with zeros.
+            browser.write_all(b"\x89\x80\0\0\0\0\x88\x82\0\0\0\0\x11\x97").await.unwrap();
+            let mut heard = heard.to_vec();
+            browser.read_to_end(&mut heard).await.unwrap();
+            heard
+        };
+        let ((), heard) = tokio::join!(websocket.close(None, closing), heard);
+        assert_eq!(heard, b"\x88\x06\x11\x97over");
     }
 }

@@ -194,6 +194,14 @@ impl WorkerLink {
         if health.standing() != before
             && let Some(router) = self.router.upgrade()
         {
+            let what = match health.standing() {
+                Standing::Up => "up",
+                Standing::Lost | Standing::Unknown => "link lost",
+                Standing::Draining => "goes away",
+                Standing::Down { refused: true } => "gone",
+                Standing::Down { refused: false } => "does not answer",
+            };
+            router.note(what, self.index);
             router.standing_changed();
         }
     }

@@ -8,7 +8,7 @@ use std::cell::{Cell, RefCell};
 use std::rc::{Rc, Weak};
 use std::time::{Duration, Instant};
 
-use rustc_hash::FxHashMap;
+use rustc_hash::{FxHashMap, FxHashSet};
 use serde_json::json;
 use single_state_faults::{self as faults, Mutant};
 use single_state_node::link::LinkHandle;
@@ -49,6 +49,8 @@ pub(crate) struct WorkerLink {
     over: Notify,
     /// The gateway ends: that links do too is no news.
     ending: Cell<bool>,
+    /// What it has said to browsers since the gateway began.
+    messages_out: Cell<u64>,
 }
 
 #[derive(Debug)]
@@ -71,7 +73,7 @@ impl WorkerLink {
         metrics: Rc<Metrics>,
         router: Weak<Router>,
     ) -> Rc<Self> {
-        let (up, retired, over, ending) = Default::default();
+        let (up, retired, over, ending, messages_out) = Default::default();
         let now = Instant::now();
         let (health, expected_by) = (Cell::new(Health::new(now)), now + grace);
         let this = Self {
@@ -86,6 +88,7 @@ impl WorkerLink {
             retired,
             over,
             ending,
+            messages_out,
         };
         let this = Rc::new(this);
         tokio::task::spawn_local(this.clone().run());
@@ -183,24 +186,37 @@ impl WorkerLink {
         self.up.borrow().as_ref().and_then(|up| up.link.with(|link| link.round_trip()))
     }
 
-    /// What `/status` says of the worker.
-    pub(crate) fn status(&self) -> serde_json::Value {
-        let round_trip = self.round_trip();
-        let up = self.up.borrow();
-        let state = match self.health().standing() {
+    /// Its standing in a word.
+    fn state(&self) -> &'static str {
+        match self.health().standing() {
             Standing::Up => "up",
             Standing::Draining => "draining",
             Standing::Unknown | Standing::Lost => "dialling",
             Standing::Down { .. } => "down",
-        };
+        }
+    }
+
+    /// What `/status` says of the worker.
+    pub(crate) fn status(
+        &self,
+        load: &impl Fn(&str) -> Option<serde_json::Value>,
+    ) -> serde_json::Value {
+        let round_trip = self.round_trip();
+        let up = self.up.borrow();
+        // Several tabs may have one session.
+        let streams = up.iter().flat_map(|up| up.streams.values());
+        let sessions: FxHashSet<_> = streams.map(|channel| &channel.session).collect();
         json!({
             "index": self.index.0,
             "address": self.address,
-            "state": state,
+            "state": self.state(),
             "retired": self.retired.get(),
+            "sessions": sessions.len(),
+            "messages_out": self.messages_out.get(),
             "streams": up.as_ref().map_or(0, |up| up.streams.len()),
             "incarnation": up.as_ref().map(|up| up.worker.incarnation.0),
             "build": up.as_ref().map(|up| up.worker.build.clone()),
+            "load": load(&self.address),
             "round_trip_us": round_trip.map(|d| d.as_micros() as u64),
         })
     }
@@ -220,6 +236,7 @@ impl WorkerLink {
             Event::Connected(worker) => self.up(link, worker),
             Event::Opened(id, opened) => self.opened(id, &opened),
             Event::Message(id, message) => {
+                self.messages_out.set(self.messages_out.get() + 1);
                 if let Some(channel) = self.channel(id)
                     && channel.output(message)
                     && let Some(up) = self.up.borrow_mut().as_mut()

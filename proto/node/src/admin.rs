@@ -1,4 +1,5 @@
-//! The admin listener: `/livez`, `/readyz`, `/status`, `/metrics`, read only, for operators.
+//! The admin listener: `/livez`, `/readyz`, `/status`, `/metrics`, read only, for operators; and pages
+//! that show them, if the process has some.
 
 use std::convert::Infallible;
 use std::rc::Rc;
@@ -6,7 +7,7 @@ use std::rc::Rc;
 use bytes::Bytes;
 use http_body_util::Full;
 use hyper::body::Incoming;
-use hyper::header::{CONTENT_TYPE, HeaderValue};
+use hyper::header::{CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, HeaderValue};
 use hyper::service::service_fn;
 use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::TokioIo;
@@ -20,7 +21,15 @@ pub trait Node {
     fn status(&self) -> String;
     /// Its metrics, as Prometheus reads them.
     fn metrics(&self) -> String;
+    /// A file of a page at this path: its content type, and what is in it.
+    fn file(&self, path: &str) -> Option<(&'static str, &'static str)> {
+        let _ = path;
+        None
+    }
 }
+
+/// What pages here may do: show what this listener serves, and nothing else.
+const CONTENT_POLICY: &str = "default-src 'self'; img-src data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
 
 /// Answers on `listener` for ever.
 pub async fn serve(listener: TcpListener, node: Rc<dyn Node>) {
@@ -63,9 +72,20 @@ fn answer(request: &Request<Incoming>, node: &dyn Node) -> Response<Full<Bytes>>
         "/metrics" => {
             with_type(node.metrics(), "application/openmetrics-text; version=1.0.0; charset=utf-8")
         }
-        _ => {
-            text(StatusCode::NOT_FOUND, "there are /livez, /readyz, /status and /metrics\n".into())
-        }
+        path => match node.file(path) {
+            Some((content_type, content)) => {
+                let mut file = with_type(content.to_owned(), content_type);
+                let headers = file.headers_mut();
+                headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-cache"));
+                let policy = HeaderValue::from_static(CONTENT_POLICY);
+                headers.insert(CONTENT_SECURITY_POLICY, policy);
+                file
+            }
+            None => {
+                let paths = "there are /livez, /readyz, /status and /metrics\n";
+                text(StatusCode::NOT_FOUND, paths.into())
+            }
+        },
     }
 }
 

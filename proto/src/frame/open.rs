@@ -79,15 +79,18 @@ impl Open {
     }
 }
 
-/// When an input counts as taken and when an output may leave (DESIGN 6).
+/// When an input counts as taken and when an output may leave.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
 pub enum Durability {
-    /// Inputs are acknowledged when durable, outputs leave at once.
+    /// Inputs are acknowledged when they are saved, within a second; outputs leave at once. A worker
+    /// that dies costs nothing that was sent, but what its sessions said after their last save is
+    /// said anew.
     Relaxed = 1,
-    /// Inputs are acknowledged and outputs leave when durable.
+    /// Inputs are acknowledged and outputs leave when they are saved, which is at once, many sessions
+    /// together. A worker that dies costs nothing, and nothing is shown twice.
     Durable = 2,
-    /// Nothing is ever committed.
+    /// Nothing is saved while the worker runs. A worker that dies takes its sessions along.
     Memory = 3,
 }
 

@@ -93,6 +93,7 @@ impl Server {
             applied: self.saved.half.last().map(|number| number.0),
             durability: Durability::Relaxed.into(),
             limits,
+            worker: None,
         }));
         if seen.is_some() && resumed.is_none() {
             self.down.push_back(browser::reset(ResetReason::RolledBack));

@@ -83,7 +83,7 @@ async fn mistakes_are_explained_in_words_and_the_page_goes_on() -> Result<()> {
     // Its author reads of it in the terminal, too.
     let (session, _) = owner(&browser).await?;
     let told = |line: &str| {
-        let of_it = [&session, "message rejected", "broken on purpose"]
+        let of_it = [&session, "handler failed", "broken on purpose"]
             .iter()
             .all(|part| line.contains(*part));
         of_it.then_some(())

@@ -26,7 +26,7 @@ async fn a_client_that_offers_v1_gets_it_and_is_welcomed() -> Result<()> {
     let limits = json!({"message_bytes": 1 << 20, "frame_bytes": 1 << 18, "unacked_messages": 1024, "unacked_bytes": 1 << 18});
     let epoch = welcome["epoch"].clone();
     let expected = json!({"session": "mine", "epoch": epoch, "resumed": false, "applied": 0,
-        "durability": "memory", "limits": limits});
+        "durability": "memory", "limits": limits, "worker": 0});
     assert_eq!(welcome, expected);
     client.say(append(1)).await?;
     let body = json!({"tag": "assign", "key": "length", "value": 1});

@@ -15,6 +15,9 @@ use crate::running::What;
 use crate::session::Session;
 use crate::{Error, Result};
 
+/// The log lines that tell what handlers have answered to browsers; `gateway dev` asks for them.
+const HANDLER_ERRORS: &str = "single_state_worker::handler_errors";
+
 /// What a call of app code came to: its result, or what it panicked with.
 pub(crate) type Outcome = std::result::Result<Result<()>, Box<dyn Any + Send>>;
 
@@ -113,24 +116,22 @@ async fn call(
     outcome
 }
 
-/// What a filter of log lines calls messages that an app has rejected; with `debug` they say why.
-const REJECTED: &str = "rejected";
-
 /// Tells the user, and the log, what went wrong.
 pub(crate) fn report(resident: &Resident, what: &What, outcome: Outcome) {
     let session = resident.id.as_str();
     let (error, details) = match outcome {
         Ok(Ok(())) => return,
         Ok(Err(error)) => {
-            let (text, details) = (error.to_string(), causes(&error, what));
-            // It may quote what a browser has sent, which no log is to keep; an author's terminal is.
-            let told = tracing::enabled!(target: REJECTED, tracing::Level::DEBUG).then_some(&text);
-            tracing::info!(
-                target: REJECTED,
-                { session.id = session, handler = %what, error = told },
-                "message rejected"
+            tracing::info!(session.id = session, handler = %what, "message rejected");
+            let (error, details) = (error.to_string(), causes(&error, what));
+            // The sentence may hold what a browser has sent, so only those read it who ask for it;
+            // escaped, since it may end up in a terminal.
+            tracing::debug!(
+                target: HANDLER_ERRORS,
+                { session.id = session, ?error, ?details },
+                "handler failed"
             );
-            (text, details)
+            (error, details)
         }
         Err(panic) => {
             let text = panic_text(&*panic);
