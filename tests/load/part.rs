@@ -12,6 +12,7 @@ use single_state_tests::DEADLINE;
 use single_state_tests::history::{Recorder, now};
 use tokio::io::{AsyncBufReadExt, BufReader, Lines};
 use tokio::net::unix::pipe;
+use tokio::signal::unix::SignalKind;
 use tokio::sync::{Notify, Semaphore, watch};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, MissedTickBehavior, interval_at, timeout};
@@ -49,6 +50,8 @@ pub(crate) struct Shared {
 
 /// Does what it is told, until it is told to end.
 pub(crate) async fn run(config: Config, part: &Part) -> Result<()> {
+    // A terminal sends it to all processes; what it means is up to the first one.
+    let _ignored = tokio::signal::unix::signal(SignalKind::interrupt())?;
     let recorder = match part.history.as_str() {
         "" => Recorder::default(),
         path => Recorder::create(Path::new(path))?,

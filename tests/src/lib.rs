@@ -13,6 +13,7 @@ pub mod dial;
 pub mod fleet;
 pub mod history;
 pub mod page;
+pub mod network;
 pub mod peer;
 pub mod postgres;
 pub mod process;
