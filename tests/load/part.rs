@@ -23,8 +23,10 @@ use crate::news::{Latencies, News, Part, Phase, Second, Tally};
 
 /// Connections that are being opened at a time.
 const CONNECTING: usize = 128;
-/// So long browsers at a fixed rate may take for what was due before the end.
+/// So long browsers at a fixed rate may take for what was due before the end …
 const CATCH_UP: Duration = Duration::from_secs(5);
+/// … and each of them for looking for its items.
+const LOOK: Duration = Duration::from_millis(1);
 
 /// A line for each order.
 type Orders = Lines<BufReader<pipe::Receiver>>;
@@ -99,7 +101,10 @@ pub(crate) async fn run(config: Config, part: &Part) -> Result<()> {
 
 /// Browsers look for what they have sent; who is not served in time gives up.
 async fn finish(shared: &Shared, lives: &mut JoinSet<()>) {
-    let most = if matches!(shared.config.pace, Pace::Rate(_)) { CATCH_UP } else { DEADLINE };
+    let most = match shared.config.pace {
+        Pace::Rate(_) => CATCH_UP + LOOK * u32::try_from(lives.len()).unwrap_or(u32::MAX),
+        _ => DEADLINE,
+    };
     let all = async { while lives.join_next().await.is_some() {} };
     if timeout(most, all).await.is_err() {
         shared.enter(Phase::Over);

@@ -52,6 +52,7 @@ impl Network {
         let run = || match unshare(CloneFlags::CLONE_NEWNET) {
             Ok(()) => {
                 let network = Self::new()?;
+                widen_ports()?;
                 let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
                 runtime.block_on(test(network)).map(Some)
             }
@@ -89,6 +90,7 @@ impl Network {
         self.hosts.set(number);
         let made = std::thread::spawn(|| {
             unshare(CloneFlags::CLONE_NEWNET)?;
+            widen_ports()?;
             anyhow::Ok(File::open("/proc/thread-self/ns/net")?)
         });
         let namespace = made.join().map_err(|_| anyhow!("its thread panicked"))??;
@@ -148,11 +150,6 @@ impl Host {
         Ok(tokio::net::TcpListener::from_std(listener)?)
     }
 
-    /// Lets its connections use so many ports of its own, in place of the system's default.
-    pub fn widen_ports(&self) -> Result<()> {
-        self.visit(|| Ok(std::fs::write("/proc/sys/net/ipv4/ip_local_port_range", "1024 65535")?))
-    }
-
     /// Nothing comes or goes any more, and nobody is told.
     pub fn cut(&self) -> Result<()> {
         ip(None, &format!("link set {} down\n", self.cable))
@@ -166,6 +163,11 @@ impl Host {
 
 fn address(host: u8) -> Ipv4Addr {
     Ipv4Addr::new(10, 77, 0, host)
+}
+
+/// Lets connections that begin in this thread's network use as many ports as there are.
+fn widen_ports() -> Result<()> {
+    Ok(std::fs::write("/proc/sys/net/ipv4/ip_local_port_range", "1024 65535")?)
 }
 
 /// Runs lines of `ip` in a network, or in this thread's.

@@ -11,9 +11,11 @@
 //! ```
 //!
 //! `SINGLE_STATE_TEST_HOSTS=600` is how many browsers there are in place of a few, and gives
-//! everything the time that it has in a cluster.
+//! everything the time that it has in a cluster; `SINGLE_STATE_TEST_SESSIONS=20000` how many sessions
+//! a worker has that is told to end.
 
 mod api;
+mod gateways;
 mod pod;
 #[path = "../deploy/rendered.rs"]
 #[expect(dead_code, reason = "tests of the manifests themselves need more of it")]

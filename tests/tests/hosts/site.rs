@@ -9,13 +9,15 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 use single_state_tests::append::wait_until;
+use single_state_tests::cluster::http_get;
 use single_state_tests::network::{Host, Network};
 use single_state_tests::postgres::{Options, TempPostgres};
 use single_state_tests::siphash::siphash24;
 use tempfile::TempDir;
+use tokio::time::{interval, sleep};
 
 use crate::api::Api;
-use crate::pod::{Pod, Surroundings};
+use crate::pod::{Ended, Pod, Surroundings};
 use crate::rendered::{containers, render, the};
 use crate::service::Service;
 use crate::swarm::{Plan, Swarm};
@@ -37,6 +39,8 @@ pub(crate) struct Site {
     pub(crate) api: Api,
     pub(crate) service: Service,
     pub(crate) gateways: Vec<Pod>,
+    /// How many there have been.
+    made: usize,
     /// By index.
     pub(crate) workers: Vec<Pod>,
     pub(crate) around: Surroundings,
@@ -87,6 +91,7 @@ impl Site {
             scale: Scale::of_this_run()?,
             service,
             gateways: Vec::new(),
+            made: 0,
             workers: Vec::new(),
             around,
             gateway: Template::of(&objects, "Deployment/gateway")?,
@@ -145,12 +150,30 @@ impl Site {
 
     /// Starts a gateway on a new host, and lets browsers come to it when it is ready.
     pub(crate) async fn add_gateway(&mut self) -> Result<()> {
-        let name = format!("gateway-{}", self.gateways.len());
+        let name = format!("gateway-{}", self.made);
+        self.made += 1;
         let gateway = Pod::start(&name, self.network.add()?, &self.gateway, &self.around)?;
         gateway.until_ready(Duration::ZERO).await?;
         self.service.add(&gateway.node.address);
         self.gateways.push(gateway);
         Ok(())
+    }
+
+    /// Ends the oldest gateway as a Deployment does once another one is ready in its place: what is
+    /// new goes elsewhere soon, and those who are there are sent away. Returns how many were.
+    pub(crate) async fn end_gateway(&mut self) -> Result<(usize, Ended, Vec<usize>)> {
+        let mut gateway = self.gateways.remove(0);
+        let half = self.scale.time(gateway.template.pre_stop / 2);
+        // Endpoints are removed beside the pod's end, some time later.
+        sleep(half).await;
+        self.service.remove(&gateway.node.address);
+        sleep(half).await;
+        let there = connections(&gateway.node.admin).await?;
+        let watch = watch_connections(gateway.node.admin.clone(), there);
+        let (ended, left) = tokio::join!(gateway.terminate(), watch);
+        let ended = ended?;
+        ended.is_clean(&gateway.name)?;
+        Ok((there, ended, left))
     }
 
     // --- browsers -------------------------------------------------------------------------------
@@ -236,6 +259,28 @@ impl Site {
         })
         .await
     }
+}
+
+/// Browsers of the gateway that has this admin listener.
+async fn connections(admin: &str) -> Result<usize> {
+    let (_, body) = http_get(admin, "/status").await?;
+    let status: Value = serde_json::from_str(&body)?;
+    let connections = status["connections"].as_u64();
+    Ok(connections.context("a gateway counts its browsers")? as usize)
+}
+
+/// How many leave in each second, until the gateway is gone.
+async fn watch_connections(admin: String, mut before: usize) -> Vec<usize> {
+    let mut left = Vec::new();
+    let mut seconds = interval(Duration::from_secs(1));
+    seconds.tick().await;
+    while before > 0 {
+        seconds.tick().await;
+        let now = connections(&admin).await.unwrap_or(0);
+        left.push(before - now);
+        before = now;
+    }
+    left
 }
 
 /// Starts the database as its manifest says: the host's name, its user and its password.

@@ -55,7 +55,6 @@ impl Swarm {
     pub(crate) fn start(host: Host, plan: &Plan) -> Result<Self> {
         let keys = NamedTempFile::new()?;
         std::fs::write(keys.path(), &plan.keys)?;
-        host.widen_ports()?;
         let mut command = host.command();
         command.args(["setpriv", "--pdeathsig", "KILL", "--"]).arg(program("swarm"));
         for url in &plan.urls {
