@@ -1,7 +1,7 @@
 # The two commands of the README, and what they stand on. `make` alone lists them.
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check bench bench-store crowd race exactly-once cuts moves
+.PHONY: help demo test check bench bench-store crowd race exactly-once cuts moves hosts
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 20
@@ -17,7 +17,6 @@ test: ## set up and run all tests
 	cargo build --workspace --bins --examples
 	if cargo nextest --version >/dev/null 2>&1; then \
 	  cargo nextest run --workspace --all-targets; else cargo test --workspace --all-targets; fi
-	cargo test -p single-state-gateway --features kubernetes --lib topology::
 	cargo test --doc --workspace
 	cd gateway/client && npm test && npm run check
 
@@ -59,3 +58,10 @@ moves: ## 1,000 sessions in both stores while workers and gateways come and go; 
 	cargo build --workspace --bins
 	SINGLE_STATE_TEST_PROGRAMS=$(CURDIR)/target/release SINGLE_STATE_TEST_MOVES=1000 \
 	  cargo test -p single-state-tests --test moves -- --nocapture --test-threads 1
+
+hosts: ## the manifests at work on hosts of their own: scaled, rolled, cut off, killed, 20,000 sessions in a pod that ends
+	tests/setup.sh test
+	cargo build --release --workspace --bins
+	cargo build --workspace --bins
+	SINGLE_STATE_TEST_PROGRAMS=$(CURDIR)/target/release SINGLE_STATE_TEST_HOSTS=600 SINGLE_STATE_TEST_SESSIONS=20000 \
+	  cargo test -p single-state-tests --test hosts -- --nocapture --test-threads 1

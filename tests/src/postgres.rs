@@ -105,8 +105,7 @@ impl Options {
         for _ in 0..10 {
             match server.restart().await {
                 Err(_)
-                    if server.options.port.is_none()
-                        && server.log().contains("could not bind") =>
+                    if server.options.port.is_none() && server.log().contains("could not bind") =>
                 {
                     server.port = server::free_port()?;
                 }

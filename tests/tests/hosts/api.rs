@@ -148,7 +148,8 @@ impl Asked {
             let has = |list: &str, value: &Value| {
                 rule[list].as_array().is_some_and(|all| all.contains(value))
             };
-            has("verbs", &json!(verb)) && has("resources", &json!("statefulsets"))
+            has("verbs", &json!(verb))
+                && has("resources", &json!("statefulsets"))
                 && has("resourceNames", &name)
         });
         if !(has_token && path == self.path && is_named && may) {

@@ -64,7 +64,9 @@ impl Pod {
         command.env_clear().env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin");
         command.envs(around.api.clone()).envs(template.env.clone());
         let process = Process::spawn(name, command)?;
-        let at = |port: &str| Ok::<_, anyhow::Error>(format!("{}:{}", host.address, template.port(port)?));
+        let at = |port: &str| {
+            Ok::<_, anyhow::Error>(format!("{}:{}", host.address, template.port(port)?))
+        };
         let listens = if template.port("http").is_ok() { "http" } else { "link" };
         let node = Node { process, address: at(listens)?, admin: at("admin")? };
         Ok(Self { name: name.to_owned(), host, node, template: template.clone(), _root: root })

@@ -3,10 +3,12 @@
 
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use anyhow::Result;
 use tokio::io::copy_bidirectional;
 use tokio::net::{TcpListener, TcpStream};
+use tokio::time::sleep;
 
 /// It ends with the runtime.
 #[derive(Debug)]
@@ -40,7 +42,11 @@ fn lock(endpoints: &Mutex<Vec<String>>) -> MutexGuard<'_, Vec<String>> {
 
 async fn accept(listener: TcpListener, endpoints: Arc<Mutex<Vec<String>>>) {
     for turn in 0.. {
-        let Ok((mut from, _)) = listener.accept().await else { return };
+        let Ok((mut from, _)) = listener.accept().await else {
+            // It has no descriptor left, until somebody goes.
+            sleep(Duration::from_millis(10)).await;
+            continue;
+        };
         let endpoint = {
             let endpoints = lock(&endpoints);
             endpoints.get(turn % endpoints.len().max(1)).cloned()

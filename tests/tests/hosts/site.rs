@@ -8,13 +8,13 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
-use single_state_tests::append::wait_until;
+use single_state_tests::DEADLINE;
 use single_state_tests::cluster::http_get;
 use single_state_tests::network::{Host, Network};
 use single_state_tests::postgres::{Options, TempPostgres};
 use single_state_tests::siphash::siphash24;
 use tempfile::TempDir;
-use tokio::time::{interval, sleep};
+use tokio::time::{Instant, sleep};
 
 use crate::api::Api;
 use crate::pod::{Ended, Pod, Surroundings};
@@ -22,6 +22,9 @@ use crate::rendered::{containers, render, the};
 use crate::service::Service;
 use crate::swarm::{Plan, Swarm};
 use crate::template::{Template, value, variables};
+
+/// How often a condition is looked at.
+const LOOK: Duration = Duration::from_millis(50);
 
 /// How much of it: little for `make test`, more for `make hosts`.
 #[derive(Debug, Clone, Copy)]
@@ -121,7 +124,8 @@ impl Site {
         let lines: Vec<_> = self.names.iter().map(|(name, at)| format!("{at} {name}\n")).collect();
         let text = lines.concat();
         let path: &PathBuf = &self.around.names;
-        let mut file = std::fs::File::options().create(true).write(true).truncate(false).open(path)?;
+        let mut file =
+            std::fs::File::options().create(true).write(true).truncate(false).open(path)?;
         file.write_all(text.as_bytes())?;
         Ok(file.set_len(text.len() as u64)?)
     }
@@ -160,8 +164,9 @@ impl Site {
     }
 
     /// Ends the oldest gateway as a Deployment does once another one is ready in its place: what is
-    /// new goes elsewhere soon, and those who are there are sent away. Returns how many were.
-    pub(crate) async fn end_gateway(&mut self) -> Result<(usize, Ended, Vec<usize>)> {
+    /// new goes elsewhere soon, and those who are there are sent away. Returns how many were there,
+    /// and how many went a second.
+    pub(crate) async fn end_gateway(&mut self) -> Result<(usize, Ended, Vec<f64>)> {
         let mut gateway = self.gateways.remove(0);
         let half = self.scale.time(gateway.template.pre_stop / 2);
         // Endpoints are removed beside the pod's end, some time later.
@@ -189,10 +194,27 @@ impl Site {
         })
     }
 
-    /// Lets browsers come, and waits until all are there and at home.
+    /// Lets browsers come, and waits until all are there and at home, and each has sent something.
     pub(crate) async fn let_come(&self, plan: &Plan) -> Result<Swarm> {
         let swarm = Swarm::start(self.network.add()?, plan)?;
+        until_so_many("browsers come", plan.browsers, async || {
+            let mut there = 0;
+            for gateway in &self.gateways {
+                there += connections(&gateway.node.admin).await?;
+            }
+            Ok(there)
+        })
+        .await?;
         self.until_home(&swarm).await?;
+        // Each sends one before any sends another.
+        until_so_many("messages are handled", plan.browsers, async || {
+            let mut handled = 0.0;
+            for worker in &self.workers {
+                handled += worker.node.metric("single_state_messages_handled_total").await?;
+            }
+            Ok(handled as usize)
+        })
+        .await?;
         Ok(swarm)
     }
 
@@ -261,6 +283,34 @@ impl Site {
     }
 }
 
+/// Waits until something is so. Looks less often than others do: each look asks all gateways.
+async fn wait_until(what: &str, mut is_so: impl AsyncFnMut() -> Result<bool>) -> Result<()> {
+    let deadline = Instant::now() + DEADLINE;
+    while !is_so().await? {
+        ensure!(Instant::now() < deadline, "in vain waited until {what}");
+        sleep(LOOK).await;
+    }
+    Ok(())
+}
+
+/// Waits until a number is there. It may take its time, but must rise all the while.
+async fn until_so_many(
+    what: &str,
+    all: usize,
+    mut count: impl AsyncFnMut() -> Result<usize>,
+) -> Result<()> {
+    let mut now = 0;
+    while now < all {
+        let before = now;
+        wait_until(&format!("more {what}"), async || {
+            now = count().await?;
+            Ok(now > before)
+        })
+        .await?;
+    }
+    Ok(())
+}
+
 /// Browsers of the gateway that has this admin listener.
 async fn connections(admin: &str) -> Result<usize> {
     let (_, body) = http_get(admin, "/status").await?;
@@ -269,16 +319,15 @@ async fn connections(admin: &str) -> Result<usize> {
     Ok(connections.context("a gateway counts its browsers")? as usize)
 }
 
-/// How many leave in each second, until the gateway is gone.
-async fn watch_connections(admin: String, mut before: usize) -> Vec<usize> {
+/// How many leave a second, looked at each second until the gateway is gone.
+async fn watch_connections(admin: String, mut before: usize) -> Vec<f64> {
     let mut left = Vec::new();
-    let mut seconds = interval(Duration::from_secs(1));
-    seconds.tick().await;
+    let mut last = Instant::now();
     while before > 0 {
-        seconds.tick().await;
+        sleep(Duration::from_secs(1)).await;
         let now = connections(&admin).await.unwrap_or(0);
-        left.push(before - now);
-        before = now;
+        left.push((before - now) as f64 / last.elapsed().as_secs_f64());
+        (before, last) = (now, Instant::now());
     }
     left
 }

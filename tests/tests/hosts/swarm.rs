@@ -108,7 +108,7 @@ impl Report {
             self.closed
         );
         let wrong = self.lost + self.doubled + self.errors + self.unanswered;
-        ensure!(wrong == 0, "{what}: {self:?}");
+        ensure!(wrong == 0, "{what}: {}: {self:?}", self.reasons.join("; "));
         ensure!(self.closed == closed, "{what}: {} sockets were closed: {self:?}", self.closed);
         let all = self.round_trips.min(self.checked);
         ensure!(all >= self.connected as u64, "{what}: browsers sent too little: {self:?}");
