@@ -1,7 +1,7 @@
 # The two commands of the README, and what they stand on. `make` alone lists them.
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check bench bench-store crowd race exactly-once cuts moves hosts
+.PHONY: help demo local image test check bench bench-store crowd race exactly-once cuts moves hosts
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 20
@@ -10,6 +10,18 @@ demo: ## set up, build, and run the demo on http://127.0.0.1:8000 (more flags: A
 	tests/setup.sh demo
 	cargo build --release -p single-state-gateway -p single-state-worker
 	cargo run --release -p single-state-gateway -- dev --vendor gateway/client/node_modules $(ARGS)
+
+local: ## 2 gateways, 3 workers and PostgreSQL as plain processes; Prometheus and Grafana if installed
+	tests/setup.sh local
+	cargo build --release -p single-state-gateway -p single-state-worker
+	deploy/local.sh $(ARGS)
+
+image: ## build target/image.tar, an OCI archive of static programs, without Docker; run it, print sizes
+	tests/setup.sh test
+	deploy/image/binaries.sh target/image
+	deploy/image/oci.sh target/image target/image.tar single-state:dev
+	SINGLE_STATE_TEST_IMAGE=$(CURDIR)/target/image.tar \
+	  cargo test -p single-state-tests --test deploy image
 
 # The tests start the binaries, so these are built first.
 test: ## set up and run all tests

@@ -1,5 +1,6 @@
 //! What the gateway counts. Names are part of the contract with dashboards.
 
+use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 use prometheus_client::encoding::EncodeLabelSet;
@@ -31,6 +32,7 @@ pub(crate) struct Metrics {
     pub(crate) parked: Gauge,
     pub(crate) generation: Gauge,
     pub(crate) links_up: Gauge,
+    pub(crate) link_round_trip_seconds: Gauge<f64, AtomicU64>,
     pub(crate) draining: Gauge,
     pub(crate) handshakes_waiting: Gauge,
     pub(crate) handshakes_shed: Counter,
@@ -72,6 +74,7 @@ impl Metrics {
             parked: Gauge::default(),
             generation: Gauge::default(),
             links_up: Gauge::default(),
+            link_round_trip_seconds: Gauge::default(),
             draining: Gauge::default(),
             handshakes_waiting: Gauge::default(),
             handshakes_shed: Counter::default(),
@@ -100,6 +103,12 @@ impl Metrics {
         r(registry, "parked", "Channels that wait for a worker", &self.parked);
         r(registry, "generation", "Generation of the topology", &self.generation);
         r(registry, "links_up", "Workers with which a link is up", &self.links_up);
+        let round_trip = "Last round trip of the slowest link, in seconds";
+        registry.register(
+            "link_round_trip_seconds",
+            round_trip,
+            self.link_round_trip_seconds.clone(),
+        );
         r(registry, "draining", "1 while the gateway sends its browsers away", &self.draining);
         let waiting = "Connections that wait to be let in";
         r(registry, "handshakes_waiting", waiting, &self.handshakes_waiting);

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use single_state_tests::cluster::{Cluster, Options};
 use single_state_tests::process::program;
 
-use crate::rendered::{WHOLE, containers, list, of_kind, pods, render, the, title};
+use crate::rendered::{OTHER, WHOLE, containers, list, of_kind, pods, render, the, title};
 
 /// Containers of this project's programs, each with its pod and the title of what makes that.
 fn ours(objects: &[Value]) -> Vec<(String, &Value, &Value)> {
@@ -29,16 +29,37 @@ fn flag<'a>(container: &'a Value, wanted: &str) -> Option<&'a str> {
     args.filter_map(|arg| arg.split_once('=')).find(|(flag, _)| *flag == wanted).map(|(_, it)| it)
 }
 
-/// What the program of a container tells about its flags.
-fn help(container: &Value) -> Result<String> {
-    let command = container["command"][0].as_str().context("a container has no command")?;
+/// What a program tells about its flags; `args` may begin with the name of one of its commands.
+fn help(command: &Value, args: &[Value]) -> Result<String> {
+    let command = command.as_str().context("a container has no command")?;
     let program = program(command.trim_start_matches('/'));
-    let words = list(&container["args"]).iter().filter_map(Value::as_str);
-    let words = words.take_while(|word| !word.starts_with('-'));
+    let words = args.iter().filter_map(Value::as_str).take_while(|word| !word.starts_with('-'));
     let output = Command::new(&program).args(words).arg("--help").output();
     let output = output.with_context(|| format!("run {}", program.display()))?;
     // The name of a variable may begin a line of its own.
     Ok(String::from_utf8(output.stdout)?.replace("[env:\n          ", "[env: "))
+}
+
+/// Fails unless the program has all these flags and variables.
+pub(crate) fn must_be_known(
+    who: &str,
+    command: &Value,
+    args: &[Value],
+    variables: &[&str],
+) -> Result<()> {
+    let help = help(command, args)?;
+    for arg in args.iter().filter_map(Value::as_str) {
+        let flag = arg.split('=').next().unwrap_or_default();
+        let known = !flag.starts_with('-')
+            || help.lines().any(|line| line.split_whitespace().next() == Some(flag));
+        ensure!(known, "{who}: there is no {flag}");
+    }
+    for variable in variables {
+        let known = help.contains(&format!("[env: {variable}=]"))
+            || help.contains(&format!("[env: {variable}]"));
+        ensure!(known, "{who}: there is no {variable}");
+    }
+    Ok(())
 }
 
 #[test]
@@ -48,18 +69,14 @@ fn every_flag_and_variable_exists() -> Result<()> {
         let ours = ours(&objects);
         ensure!(ours.len() == 2, "{folder} has a gateway and a worker");
         for (title, _, container) in ours {
-            let help = help(container)?;
-            for arg in list(&container["args"]).iter().filter_map(Value::as_str) {
-                let flag = arg.split('=').next().unwrap_or_default();
-                let known = !flag.starts_with('-')
-                    || help.lines().any(|line| line.split_whitespace().next() == Some(flag));
-                ensure!(known, "{folder}: {title}: there is no {flag}");
-            }
-            for variable in list(&container["env"]).iter().map(name) {
-                let known = help.contains(&format!("[env: {variable}=]"))
-                    || help.contains(&format!("[env: {variable}]"));
-                ensure!(known, "{folder}: {title}: there is no {variable}");
-            }
+            let variables: Vec<_> = list(&container["env"]).iter().map(name).collect();
+            let args = list(&container["args"]);
+            must_be_known(
+                &format!("{folder}: {title}"),
+                &container["command"][0],
+                args,
+                &variables,
+            )?;
         }
     }
     Ok(())
@@ -94,6 +111,46 @@ fn every_port_that_something_names_is_one_where_its_program_listens() -> Result<
             }
         }
     }
+    Ok(())
+}
+
+#[test]
+fn what_leads_to_a_service_names_one_of_its_ports() -> Result<()> {
+    let mut ways = 0;
+    for folder in WHOLE {
+        let mut objects = render(folder)?;
+        if folder == "overlays/prod" {
+            objects.extend(render(OTHER[0])?);
+        }
+        let port = |service: &Value, key: &str, wanted: &Value| {
+            list(&service["spec"]["ports"]).iter().any(|port| port[key] == *wanted)
+        };
+        for monitor in of_kind(&objects, "ServiceMonitor") {
+            let wanted = monitor["spec"]["selector"]["matchLabels"].as_object();
+            let wanted = wanted.context("labels")?;
+            let endpoint = &monitor["spec"]["endpoints"][0]["port"];
+            let mut services = of_kind(&objects, "Service").filter(|service| {
+                let has = &service["metadata"]["labels"];
+                wanted.iter().all(|(key, value)| has.get(key) == Some(value))
+            });
+            let found = services.any(|service| port(service, "name", endpoint));
+            ensure!(found, "{folder}: {} finds no {endpoint}", title(monitor));
+            ways += 1;
+        }
+        for ingress in of_kind(&objects, "Ingress") {
+            let service = &ingress["spec"]["rules"][0]["http"]["paths"][0]["backend"]["service"];
+            let of = the(&objects, &format!("Service/{}", name(service)))?;
+            ensure!(port(of, "name", &service["port"]["name"]), "{folder}: {service}");
+            ways += 1;
+        }
+        for route in of_kind(&objects, "HTTPRoute") {
+            let service = &route["spec"]["rules"][0]["backendRefs"][0];
+            let of = the(&objects, &format!("Service/{}", name(service)))?;
+            ensure!(port(of, "port", &service["port"]), "{folder}: {service}");
+            ways += 1;
+        }
+    }
+    ensure!(ways == 4, "{ways} are looked at");
     Ok(())
 }
 
@@ -300,6 +357,32 @@ fn secret_has(folder: &str, objects: &[Value], wanted: &str, key: &str) -> Resul
             crate::rendered::text("README.md")?.contains(&how),
             "{folder}: who makes {wanted}?"
         );
+    }
+    Ok(())
+}
+
+/// What no other test sees, since it is Kubernetes that does it.
+#[test]
+fn what_keeps_sockets_open_while_pods_come_and_go_is_asked_for() -> Result<()> {
+    for folder in ["overlays/dev", "overlays/prod"] {
+        let objects = render(folder)?;
+        for (of, pointer, wanted) in [
+            // One worker that cannot start must not keep the others from starting.
+            ("StatefulSet/worker", "/spec/podManagementPolicy", json!("Parallel")),
+            ("StatefulSet/worker", "/spec/minReadySeconds", json!(10)),
+            // Draining workers hand their sessions over, and must be found for that.
+            ("Service/workers", "/spec/publishNotReadyAddresses", json!(true)),
+            ("Service/workers", "/spec/clusterIP", json!("None")),
+            ("PodDisruptionBudget/worker", "/spec/maxUnavailable", json!(1)),
+            ("PodDisruptionBudget/gateway", "/spec/maxUnavailable", json!(1)),
+            ("Deployment/gateway", "/spec/strategy/rollingUpdate/maxUnavailable", json!(0)),
+            ("Deployment/gateway", "/spec/minReadySeconds", json!(10)),
+        ] {
+            let is = the(&objects, of)?.pointer(pointer);
+            ensure!(is == Some(&wanted), "{folder}: {of} {pointer} is {is:?}");
+        }
+        let replicas = the(&objects, "Deployment/gateway")?["spec"].get("replicas");
+        ensure!(replicas.is_none(), "{folder}: the autoscaler's number is reset by each apply");
     }
     Ok(())
 }

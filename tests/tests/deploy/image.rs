@@ -19,6 +19,8 @@ use crate::rendered::{containers, list, pods, render, root};
 
 const USER: &str = "65532";
 const PROGRAMS: [&str; 3] = ["gateway", "worker", "swarm"];
+/// Of those that every runtime of containers gives; static programs get their random numbers there.
+const DEVICES: [&str; 3] = ["null", "random", "urandom"];
 /// Keys as the manifest's Secrets have them.
 const KEY: &str = "00112233445566778899aabbccddeeff";
 
@@ -137,12 +139,17 @@ fn the_same_programs_give_the_same_bytes() -> Result<()> {
     };
     let first = pack("first")?;
     ensure!(first == pack("second")?, "two archives differ");
+    // Nor do the bytes depend on the time.
+    let list =
+        run(Command::new("tar").arg("-tvf").arg(folder.path().join("first")).env("TZ", "UTC"))?;
+    let list = String::from_utf8(list)?;
+    ensure!(list.lines().all(|line| line.contains(" 1970-01-01 ")), "{list}");
     std::fs::write(folder.path().join("swarm"), "another")?;
     ensure!(first != pack("third")?, "other programs give the same archive");
     Ok(())
 }
 
-/// The image's files, with what a container's runtime adds: names, mounted keys, and the volume.
+/// The image's files, with what a container's runtime adds: devices, names, mounted keys, the volume.
 struct Pod {
     image: Image,
     spec: Value,
@@ -164,8 +171,11 @@ impl Pod {
             .arg("-C")
             .arg(&root)
             .arg("--no-same-owner"))?;
-        for folder in ["etc", "keys/session", "lib", "lib64", "usr"] {
+        for folder in ["dev", "etc", "keys/session", "lib", "lib64", "usr"] {
             std::fs::create_dir_all(root.join(folder))?;
+        }
+        for device in DEVICES {
+            std::fs::write(root.join("dev").join(device), "")?;
         }
         std::fs::create_dir(pod.volume())?;
         std::fs::write(root.join("etc/hosts"), "127.0.0.1 localhost\n")?;
@@ -204,8 +214,10 @@ impl Pod {
     /// A command within the image: its root read-only, its user not root and without capabilities.
     fn confined(&self, words: &[String]) -> tokio::process::Command {
         let libraries = if self.image.is_dynamic { "usr lib lib64" } else { "" };
+        let devices = DEVICES.join(" ");
         let script = format!(
             "set -e; cd \"$1\"; mount --bind . .; cd \"$1\"; mount --bind \"$2\" data\n\
+             for device in {devices}; do mount --bind /dev/$device dev/$device; done\n\
              for folder in {libraries}; do\n\
                mount --rbind /$folder $folder; mount -o remount,bind,ro $folder\n\
              done\n\
@@ -234,7 +246,7 @@ fn must_be_confined(node: &Node) -> Result<()> {
     let mounts = read("mountinfo")?;
     let mounts = mounts.lines().map(|line| line.split(' ').collect::<Vec<_>>());
     let writable: Vec<_> = mounts
-        .filter(|m| m[5].split(',').any(|word| word == "rw"))
+        .filter(|m| m[5].split(',').any(|word| word == "rw") && !m[4].starts_with("/dev/"))
         .map(|m| m[4].to_owned())
         .collect();
     ensure!(writable == ["/data"], "it may write to {writable:?}");
@@ -267,6 +279,7 @@ async fn the_pod_with_sqlite_serves_a_session_from_a_read_only_root_and_keeps_it
             let token = cookie.split([';', '=']).nth(1).context("a token")?;
             session = token.to_owned();
         }
+        browser.close().await?;
         // As when the pod ends: first the gateway, then what runs beside it.
         for node in [&mut gateway, &mut worker] {
             node.process.signal("TERM")?;

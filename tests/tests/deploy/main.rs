@@ -2,6 +2,7 @@
 
 mod fits;
 mod image;
+mod machine;
 mod rendered;
 mod schemas;
 mod telemetry;

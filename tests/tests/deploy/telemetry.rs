@@ -7,6 +7,7 @@ use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
+use single_state_tests::browser::Browser;
 use single_state_tests::cluster::{Cluster, Options};
 
 use crate::rendered::{deploy, list, of_kind, render, root, text, the};
@@ -109,6 +110,27 @@ async fn panels_and_alerts_name_metrics_and_labels_that_are_exported_from_the_st
     let shown: BTreeSet<_> = shown.iter().map(|name| base(name)).collect();
     let hidden: Vec<_> = exported.keys().filter(|name| !shown.contains(&base(name))).collect();
     ensure!(hidden.is_empty(), "no panel shows {hidden:?}");
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_worker_tells_which_list_it_goes_by_and_how_long_what_is_said_waits_at_the_gate()
+-> Result<()> {
+    let folder = tempfile::tempdir()?;
+    let store = format!("sqlite:{}", folder.path().join("sessions.sqlite").display());
+    let gate = "single_state_gate_seconds_count";
+    for (durability, waits) in [("relaxed", false), ("durable", true)] {
+        let options = Options { workers: 1, ..Options::default() }.store(&store);
+        let cluster = Cluster::start(options.worker_flag("--durability", durability)).await?;
+        let worker = &cluster.workers[0];
+        ensure!(worker.metric("single_state_generation").await? == 1.0, "its generation");
+        let mut browser = Browser::connect(&cluster.url(&format!("?session={durability}"))).await?;
+        browser.send(json!({"tag": "append", "item": "a"})).await?;
+        browser.wait_for("count", &json!(1)).await?;
+        cluster.wait_for_worker_status(0, |status| status["dirty"] == 0).await?;
+        cluster.wait_for_metric("single_state_link_round_trip_seconds", |s| s > 0.0).await?;
+        ensure!((worker.metric(gate).await? > 0.0) == waits, "{durability}");
+    }
     Ok(())
 }
 
