@@ -26,7 +26,7 @@ const CONNECTING: usize = 128;
 /// So long browsers at a fixed rate may take for what was due before the end …
 const CATCH_UP: Duration = Duration::from_secs(5);
 /// … and each of them for looking for its items.
-const LOOK: Duration = Duration::from_millis(1);
+const LOOK: Duration = Duration::from_millis(3);
 
 /// A line for each order.
 type Orders = Lines<BufReader<pipe::Receiver>>;
