@@ -51,6 +51,7 @@ fn a_gateway_with_many_browsers_sends_them_away_evenly() -> Result<()> {
             ended.took,
             there as f64 / ended.took.as_secs_f64()
         );
+        site.until_there(&swarm).await?;
         site.until_home(&swarm).await?;
         swarm.end().await?.judge("a gateway with many browsers ends", there as u64)
     })?;

@@ -197,14 +197,7 @@ impl Site {
     /// Lets browsers come, and waits until all are there and at home, and each has sent something.
     pub(crate) async fn let_come(&self, plan: &Plan) -> Result<Swarm> {
         let swarm = Swarm::start(self.network.add()?, plan)?;
-        until_so_many("browsers come", plan.browsers, async || {
-            let mut there = 0;
-            for gateway in &self.gateways {
-                there += connections(&gateway.node.admin).await?;
-            }
-            Ok(there)
-        })
-        .await?;
+        self.until_there(&swarm).await?;
         self.until_home(&swarm).await?;
         // Each sends one before any sends another.
         until_so_many("messages are handled", plan.browsers, async || {
@@ -241,6 +234,18 @@ impl Site {
         let workers = status["workers"].as_array();
         let is_up = |worker: &Value| worker["state"] == "up";
         workers.is_some_and(|all| all.len() == self.api.replicas() && all.iter().all(is_up))
+    }
+
+    /// Waits until every browser is connected. Some more must come all the while.
+    pub(crate) async fn until_there(&self, swarm: &Swarm) -> Result<()> {
+        until_so_many("browsers come", swarm.browsers(), async || {
+            let mut there = 0;
+            for gateway in &self.gateways {
+                there += connections(&gateway.node.admin).await?;
+            }
+            Ok(there)
+        })
+        .await
     }
 
     /// Waits until every browser is at the worker to which its session belongs.
