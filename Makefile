@@ -1,7 +1,7 @@
 # The two commands of the README, and what they stand on. `make` alone lists them.
 
 .DEFAULT_GOAL := help
-.PHONY: help demo local image test check bench bench-store crowd race exactly-once cuts moves idle
+.PHONY: help demo local image test check bench bench-store crowd race exactly-once cuts moves idle hosts
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 20
@@ -33,7 +33,6 @@ test: ## set up and run all tests
 	if cargo nextest --version >/dev/null 2>&1; then \
 	  cargo nextest run --workspace --all-targets $(FAULTS); \
 	  else cargo test --workspace --all-targets $(FAULTS); fi
-	cargo test -p single-state-gateway --features kubernetes --lib topology::
 	cargo test --doc --workspace
 	cd gateway/client && npm test && npm run check
 
@@ -82,3 +81,10 @@ idle: ## memory of 100,000 browsers that are quiet, and how fast they connect; a
 	cargo build --release -p single-state-tests --bin swarm
 	SINGLE_STATE_TEST_PROGRAMS=$(CURDIR)/target/release SINGLE_STATE_TEST_IDLE=$(or $(BROWSERS),100000) \
 	  cargo test -p single-state-tests --test idle -- --nocapture
+
+hosts: ## the manifests at work on hosts of their own: scaled, rolled, cut off, killed, 20,000 sessions in a pod that ends
+	tests/setup.sh test
+	cargo build --release --workspace --bins
+	cargo build --workspace --bins
+	SINGLE_STATE_TEST_PROGRAMS=$(CURDIR)/target/release SINGLE_STATE_TEST_HOSTS=600 SINGLE_STATE_TEST_SESSIONS=20000 \
+	  cargo test -p single-state-tests --test hosts -- --nocapture --test-threads 1

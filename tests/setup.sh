@@ -57,6 +57,7 @@ missing_packages() {
   have node || echo nodejs
   have npm || echo npm
   [ "$1" = test ] || return 0
+  have ip || [ -x /usr/sbin/ip ] || echo iproute2
   have_browser || echo chromium
   have chromedriver || echo chromium-driver
   have_postgres || echo postgresql
@@ -160,6 +161,7 @@ set_up_test() {
   fi
   have_browser || fail "no Chromium that runs (Ubuntu's package is a snap stub):" \
     "install Google Chrome or a real chromium, with its chromedriver"
+  [ "$(id -u)" = 0 ] || say "not root: the tests that make hosts (tests/tests/hosts) will be skipped"
   node -e 'process.exit(parseInt(process.versions.node) >= 18 ? 0 : 1)' ||
     fail "the client's tests need Node 18 or later; this is $(node --version)"
   have_kubectl || fetch_kubectl || fail "kubectl 1.27 or later is needed, to render deploy/kubernetes"

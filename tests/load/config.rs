@@ -24,7 +24,7 @@ pub(crate) struct Args {
     /// How many browsers.
     #[arg(long, default_value = "64", value_name = "N")]
     browsers: String,
-    /// How long to measure, once all are connected and warm.
+    /// How long to measure, once all are connected and warm; an interrupt (Ctrl-C) ends it earlier.
     #[arg(long, default_value = "10s", value_name = "DURATION")]
     duration: String,
     /// How long to run before measuring; default: 1s, with --idle 10s.

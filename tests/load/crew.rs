@@ -77,7 +77,10 @@ pub(crate) async fn run(config: &Config) -> Result<Report> {
     crew.follow(config.warm_up).await?;
     let before = Sample::take(&watched);
     crew.order(Phase::Measure).await?;
-    crew.follow(config.duration).await?;
+    tokio::select! {
+        followed = crew.follow(config.duration) => followed?,
+        interrupted = tokio::signal::ctrl_c() => interrupted?,
+    }
     let after = Sample::take(&watched);
     crew.order(Phase::Rest).await?;
     let tally = crew.until_all_have_told().await?;

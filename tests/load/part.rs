@@ -12,6 +12,7 @@ use single_state_tests::DEADLINE;
 use single_state_tests::history::{Recorder, now};
 use tokio::io::{AsyncBufReadExt, BufReader, Lines};
 use tokio::net::unix::pipe;
+use tokio::signal::unix::SignalKind;
 use tokio::sync::{Notify, Semaphore, watch};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, MissedTickBehavior, interval_at, timeout};
@@ -22,8 +23,10 @@ use crate::news::{Latencies, News, Part, Phase, Second, Tally};
 
 /// Connections that are being opened at a time.
 const CONNECTING: usize = 128;
-/// So long browsers at a fixed rate may take for what was due before the end.
+/// So long browsers at a fixed rate may take for what was due before the end …
 const CATCH_UP: Duration = Duration::from_secs(5);
+/// … and each of them for looking for its items.
+const LOOK: Duration = Duration::from_millis(3);
 
 /// A line for each order.
 type Orders = Lines<BufReader<pipe::Receiver>>;
@@ -49,6 +52,8 @@ pub(crate) struct Shared {
 
 /// Does what it is told, until it is told to end.
 pub(crate) async fn run(config: Config, part: &Part) -> Result<()> {
+    // A terminal sends it to all processes; what it means is up to the first one.
+    let _ignored = tokio::signal::unix::signal(SignalKind::interrupt())?;
     let recorder = match part.history.as_str() {
         "" => Recorder::default(),
         path => Recorder::create(Path::new(path))?,
@@ -96,7 +101,10 @@ pub(crate) async fn run(config: Config, part: &Part) -> Result<()> {
 
 /// Browsers look for what they have sent; who is not served in time gives up.
 async fn finish(shared: &Shared, lives: &mut JoinSet<()>) {
-    let most = if matches!(shared.config.pace, Pace::Rate(_)) { CATCH_UP } else { DEADLINE };
+    let most = match shared.config.pace {
+        Pace::Rate(_) => CATCH_UP + LOOK * u32::try_from(lives.len()).unwrap_or(u32::MAX),
+        _ => DEADLINE,
+    };
     let all = async { while lives.join_next().await.is_some() {} };
     if timeout(most, all).await.is_err() {
         shared.enter(Phase::Over);

@@ -13,6 +13,7 @@ pub mod dial;
 pub mod faults;
 pub mod fleet;
 pub mod history;
+pub mod network;
 pub mod page;
 pub mod peer;
 pub mod postgres;

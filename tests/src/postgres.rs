@@ -28,6 +28,7 @@ pub struct Options {
     folder: PathBuf,
     settings: Vec<String>,
     has_tls: bool,
+    port: Option<u16>,
 }
 
 /// A running (or stopped) server; killed and removed when dropped. The role of its URL is a
@@ -50,6 +51,7 @@ impl Default for Options {
             folder: std::env::temp_dir(),
             settings: settings.map(str::to_owned).to_vec(),
             has_tls: false,
+            port: None,
         }
     }
 }
@@ -76,6 +78,13 @@ impl Options {
         self
     }
 
+    /// Listens on this port in place of any that is free.
+    #[must_use]
+    pub fn port(mut self, port: u16) -> Self {
+        self.port = Some(port);
+        self
+    }
+
     /// Starts a server.
     pub async fn start(self) -> Result<TempPostgres> {
         let binaries = Binaries::find()?;
@@ -89,13 +98,15 @@ impl Options {
             running: Mutex::new(None),
             folder,
             binaries,
+            port: self.port.map_or_else(server::free_port, Ok)?,
             options: self,
-            port: server::free_port()?,
         };
         // Another process may have taken the port since it was free.
         for _ in 0..10 {
             match server.restart().await {
-                Err(_) if server.log().contains("could not bind") => {
+                Err(_)
+                    if server.options.port.is_none() && server.log().contains("could not bind") =>
+                {
                     server.port = server::free_port()?;
                 }
                 done => return done.map(|()| server),

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 use std::process::{ExitStatus, Stdio};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use serde_json::Value;
@@ -120,9 +121,9 @@ impl Process {
 
     /// Waits until it has ended by itself.
     pub async fn wait(&mut self) -> Result<ExitStatus> {
-        match tokio::time::timeout(DEADLINE, self.child.wait()).await {
-            Ok(status) => Ok(status?),
-            Err(_) => bail!("{} does not end:\n{}", self.name, self.output()),
+        match self.wait_at_most(DEADLINE).await? {
+            Some(status) => Ok(status),
+            None => bail!("{} does not end:\n{}", self.name, self.output()),
         }
     }
 
@@ -136,6 +137,11 @@ impl Process {
             state.context("a process has a state")
         };
         poll(state, |state| *state == 'T').await.with_context(|| self.name.clone())
+    }
+
+    /// Waits until it has ended by itself; `None` if it runs on for longer than this.
+    pub async fn wait_at_most(&mut self, time: Duration) -> Result<Option<ExitStatus>> {
+        Ok(tokio::time::timeout(time, self.child.wait()).await.ok().transpose()?)
     }
 
     /// Memory that it holds now, in KiB.
