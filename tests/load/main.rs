@@ -13,6 +13,7 @@ mod config;
 mod crew;
 mod life;
 mod limits;
+mod nemesis;
 mod news;
 mod page;
 mod part;
@@ -33,6 +34,11 @@ use tokio::task::LocalSet;
 use crate::config::{Args, Config};
 
 fn main() -> ExitCode {
+    let mut args = std::env::args_os().skip(1).peekable();
+    match args.peek().and_then(|command| command.to_str()) {
+        Some("nemesis") => return nemesis::main(args),
+        _ => {}
+    }
     let config = match parse::<Args>(std::env::args_os()) {
         Parsed::Arguments(args, mistakes) => match args.check(mistakes) {
             Ok(config) => config,

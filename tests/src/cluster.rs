@@ -9,6 +9,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::process::Command;
 
+use crate::clock::Clocks;
 use crate::faults::{Faults, Victim};
 use crate::process::{Process, program};
 use crate::{DEADLINE, siphash};
@@ -38,6 +39,8 @@ pub struct Options {
     pub store: String,
     /// What processes do wrong.
     pub faults: Faults,
+    /// Wall clocks of the processes; without them they have the machine's.
+    pub clocks: Option<Clocks>,
 }
 
 impl Default for Options {
@@ -52,6 +55,7 @@ impl Default for Options {
             session_keys: None,
             store: "memory:".to_owned(),
             faults: Faults::default(),
+            clocks: None,
         }
     }
 }
@@ -304,7 +308,7 @@ pub(crate) async fn start_gateway(
         None => command.arg("--unsigned-sessions"),
     };
     options.faults.tell(Victim::Gateway, &mut command);
-    let node = start_node("gateway", command, "gateway listens").await?;
+    let node = start_node(options, "gateway", command).await?;
     options.faults.must_be_known(Victim::Gateway, &node.process).await?;
     Ok(node)
 }
@@ -312,7 +316,7 @@ pub(crate) async fn start_gateway(
 /// Starts a worker that listens there.
 pub(crate) async fn start_worker(options: &Options, index: usize, address: &str) -> Result<Node> {
     let command = worker_command(options, index, address);
-    let node = start_node(&format!("worker {index}"), command, "worker listens").await?;
+    let node = start_node(options, &format!("worker {index}"), command).await?;
     options.faults.must_be_known(Victim::Worker(index), &node.process).await?;
     Ok(node)
 }
@@ -332,9 +336,14 @@ fn worker_command(options: &Options, index: usize, address: &str) -> Command {
     command
 }
 
-async fn start_node(name: &str, command: Command, message: &str) -> Result<Node> {
+/// Names begin with what kind of process it is.
+async fn start_node(options: &Options, name: &str, mut command: Command) -> Result<Node> {
+    if let Some(clocks) = &options.clocks {
+        clocks.give(name, &mut command)?;
+    }
     let process = Process::spawn(name, command)?;
-    let line = process.wait_for_message(message).await?;
+    let kind = name.split(' ').next().unwrap_or(name);
+    let line = process.wait_for_message(&format!("{kind} listens")).await?;
     let address = |field: &str| line[field].as_str().map(str::to_owned).context("no address");
     let (address, admin) = (address("listen")?, address("admin_listen")?);
     Ok(Node { process, address, admin })
