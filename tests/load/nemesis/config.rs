@@ -9,7 +9,7 @@ use rustix::process::geteuid;
 use single_state_node::config::Mistakes;
 use single_state_tests::clock::Clocks;
 
-use crate::nemesis::kind::{Kind, Need, names};
+use crate::nemesis::kind::{Kind, Need};
 
 /// Does faults of all kinds to a cluster of its own, while browsers append, and judges what has become
 /// of what they have sent.
@@ -29,7 +29,7 @@ pub(crate) struct Args {
     #[arg(long, default_value = "postgres", value_name = "STORE")]
     store: String,
     /// When workers acknowledge: relaxed or durable.
-    #[arg(long, default_value = "relaxed", value_name = "DURABILITY")]
+    #[arg(long, default_value = "durable", value_name = "DURABILITY")]
     durability: String,
     /// How many browsers; half of them are plain pages, half speak single-state.v1.
     #[arg(long, default_value = "40", value_name = "N")]
@@ -250,6 +250,5 @@ mod tests {
         let again = check(line.strip_prefix("swarm nemesis ").unwrap()).unwrap();
         assert_eq!((again.seed, again.duration), (config.seed, config.duration));
         assert_eq!((again.kinds, again.browsers), (config.kinds, config.browsers));
-        assert!(!names().is_empty());
     }
 }

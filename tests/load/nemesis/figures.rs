@@ -1,12 +1,10 @@
 //! What the histories of browsers and workers say of a run.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
-use std::time::Duration;
 
 use anyhow::Result;
 use single_state_tests::history::{End, Event, What, now};
 use single_state_tests::visitors::Stay;
-use tokio::time::sleep;
 
 use crate::nemesis::kind::Kind;
 use crate::nemesis::schedule::Fault;
@@ -80,11 +78,10 @@ impl Run {
         Self { began, faults_from: began, faults_to: began, done, reasons }
     }
 
-    /// Browsers append a while longer, then look for everything.
+    /// Browsers append a while longer, then look for everything, which they find when all that they
+    /// have sent is acknowledged.
     pub(crate) async fn leave(&self, stage: &mut Stage) -> Result<Vec<Stay>> {
         stage.visitors.wait_for_beats(2).await?;
-        let over = self.faults_to + SETTLED_WITHIN;
-        sleep(Duration::from_micros(over.saturating_sub(now()))).await;
         stage.visitors.leave().await
     }
 
@@ -108,7 +105,7 @@ impl Run {
                 }
             }
         }
-        let rate = |i: usize| counts[i] as f64 * 1e6 / (spans[i].1 - spans[i].0).max(1) as f64;
+        let rate = |i: usize| counts[i] as f64 * 1e6 / spans[i].1.saturating_sub(spans[i].0).max(1) as f64;
         [rate(0), rate(1)]
     }
 
@@ -212,7 +209,8 @@ impl Items {
         }
         let mut items = Self::default();
         for (session, sent) in sent {
-            let list = found.get(session).copied().unwrap_or_default();
+            // Who has not looked, since the run has ended too early, has found nothing lost.
+            let Some(list) = found.get(session) else { continue };
             let once: HashSet<&str> = list.iter().map(String::as_str).collect();
             let is_acked = |channel: &str, n| acked.get(channel).is_some_and(|last| n <= *last);
             items.sent += sent.len();

@@ -150,6 +150,6 @@ impl Kind {
 }
 
 /// All names.
-pub(crate) fn names() -> String {
+fn names() -> String {
     Kind::ALL.iter().map(|kind| kind.name()).collect::<Vec<_>>().join(", ")
 }

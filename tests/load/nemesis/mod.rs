@@ -36,7 +36,7 @@ use self::stage::Stage;
 
 /// Of the whole time, this share is calm at first, to compare with; so long at least and at most.
 const CALM: u32 = 20;
-const CALM_LEAST: Duration = Duration::from_secs(3);
+const CALM_LEAST: Duration = Duration::from_secs(1);
 const CALM_MOST: Duration = Duration::from_secs(30);
 
 /// What follows `swarm nemesis`.
@@ -79,6 +79,7 @@ async fn run(config: &Config) -> Result<bool> {
     let mut stage = Stage::set(config, schedule.sizes[0]).await?;
     let mut run = Run::begin();
     let suffered = suffer(config, &schedule, &mut stage, &mut run).await;
+    run.faults_to = now();
     let left = match suffered {
         Ok(()) => run.leave(&mut stage).await,
         Err(error) => Err(error),
@@ -124,7 +125,6 @@ async fn suffer(
         let gone = stage.visitors.gone().await?;
         ensure!(gone == 0, "{gone} browsers have given up");
     }
-    run.faults_to = now();
     Ok(())
 }
 

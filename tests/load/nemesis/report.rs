@@ -7,6 +7,7 @@ use anyhow::{Context, Result};
 use serde::Serialize;
 use single_state_tests::checker::{Options, check_files};
 use single_state_tests::cluster::PLACEMENT_KEY;
+use single_state_tests::history::read;
 use single_state_tests::visitors::Stay;
 use single_state_tests::visitors::verdict::of_thousand;
 
@@ -68,11 +69,13 @@ impl Report {
         let files = stage.histories()?;
         let sizes = schedule.sizes.iter().map(|size| *size as u64).collect();
         let options = Options { placement: Some((PLACEMENT_KEY, sizes)), no_closes: false };
-        let events = match check_files(&files, &options) {
-            Ok((events, _)) => events,
-            Err(error) => {
-                reasons.push(format!("{error:#}"));
-                single_state_tests::history::read(&files)?
+        // Of a run that has ended too early, browsers have not yet written everything.
+        let checked = run.reasons.is_empty().then(|| check_files(&files, &options));
+        let events = match checked {
+            Some(Ok((events, _))) => events,
+            other => {
+                reasons.extend(other.and_then(Result::err).map(|error| format!("{error:#}")));
+                read(&files)?
             }
         };
         let items = Items::of(&events);
