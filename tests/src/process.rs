@@ -153,6 +153,12 @@ impl Process {
         status.and_then(|status| status.signal()) == Some(9)
     }
 
+    /// Threads that it has.
+    pub fn threads(&self) -> Result<usize> {
+        let id = self.id().context("the process has ended")?;
+        Ok(std::fs::read_dir(format!("/proc/{id}/task"))?.count())
+    }
+
     /// Descriptors that it has open.
     pub fn descriptors(&self) -> Result<usize> {
         let id = self.id().context("the process has ended")?;

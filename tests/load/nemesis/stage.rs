@@ -140,6 +140,8 @@ impl Stage {
 pub(crate) fn server_on(disk: Option<&SmallDisk>) -> postgres::Options {
     // By default its log may become larger than the disk.
     let options = postgres::Options::default().setting("max_wal_size=32MB");
+    // While its standby is away, a primary commits nothing: by default it looks for it each 5 s.
+    let options = options.setting("wal_retrieve_retry_interval=100ms");
     match disk {
         Some(disk) => options.within(disk.folder()),
         None => options,
