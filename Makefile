@@ -11,12 +11,16 @@ demo: ## set up, build, and run the demo on http://127.0.0.1:8000 (more flags: A
 	cargo build --release -p single-state-gateway -p single-state-worker
 	cargo run --release -p single-state-gateway -- dev --vendor gateway/client/node_modules $(ARGS)
 
-# The tests start the binaries, so these are built first.
+# Crash points and mutants, which nothing but tests may have.
+FAULTS := --features single-state-tests/faults
+
+# The tests start the binaries, so these are built first, as the tests want them.
 test: ## set up and run all tests
 	tests/setup.sh test
-	cargo build --workspace --bins --examples
+	cargo build --workspace --bins --examples $(FAULTS)
 	if cargo nextest --version >/dev/null 2>&1; then \
-	  cargo nextest run --workspace --all-targets; else cargo test --workspace --all-targets; fi
+	  cargo nextest run --workspace --all-targets $(FAULTS); \
+	  else cargo test --workspace --all-targets $(FAULTS); fi
 	cargo test -p single-state-gateway --features kubernetes --lib topology::
 	cargo test --doc --workspace
 	cd gateway/client && npm test && npm run check
@@ -24,6 +28,7 @@ test: ## set up and run all tests
 check: ## format, lints and types, without running anything
 	tests/setup.sh test
 	cargo fmt --all --check
+	cargo clippy --workspace --all-targets --locked $(FAULTS) -- -D warnings
 	cargo clippy --workspace --all-targets --locked -- -D warnings
 	cd gateway/client && npm run check
 

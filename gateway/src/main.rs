@@ -18,15 +18,15 @@ use tokio::task::LocalSet;
 type Failure = Box<dyn std::error::Error>;
 
 fn main() -> ExitCode {
+    if let Err(code) = faults::start(Process::Gateway) {
+        return code;
+    }
     let (config, dev) = match read(std::env::args_os()) {
         Action::Run(config) => (*config, None),
         Action::Dev(config, options) => (*config, Some(options)),
         Action::Topology(task) => return operate::run(task),
         Action::Exit(code) => return code,
     };
-    if let Err(code) = faults::start(Process::Gateway) {
-        return code;
-    }
     log::start(config.log_format, &config.log_filter);
     let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
         Ok(runtime) => runtime,

@@ -8,7 +8,7 @@ use std::process::ExitCode;
 use anyhow::Result;
 use clap::Parser;
 use single_state_node::exit;
-use single_state_tests::checker::{Options, check};
+use single_state_tests::checker::{Options, check, check_answers};
 use single_state_tests::history::read;
 
 /// Tests the invariants from histories.
@@ -27,6 +27,10 @@ struct Args {
     /// No socket may have been closed by the server.
     #[arg(long)]
     no_closes: bool,
+    /// When the last fault was over, in microseconds of the histories' clock: from then on all must be
+    /// acknowledged within 10 s.
+    #[arg(long, value_name = "T")]
+    healed: Option<u64>,
 }
 
 fn main() -> ExitCode {
@@ -48,8 +52,10 @@ fn run(args: &Args) -> Result<bool> {
     let placement = (!args.workers.is_empty()).then(|| (args.placement_key, args.workers.clone()));
     let options = Options { placement, no_closes: args.no_closes };
     let mut out = std::io::stdout().lock();
-    match check(&read(&args.files)?, &options) {
-        Ok(checked) => writeln!(out, "{checked}")?,
+    let events = read(&args.files)?;
+    let answered = args.healed.map_or(Ok(0), |healed| check_answers(&events, healed));
+    match answered.and_then(|answered| Ok((check(&events, &options)?, answered))) {
+        Ok((checked, answered)) => writeln!(out, "{checked}, I12 {answered}")?,
         Err(violation) => {
             writeln!(out, "{violation}")?;
             return Ok(false);

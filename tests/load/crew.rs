@@ -81,7 +81,7 @@ pub(crate) async fn run(config: &Config) -> Result<Report> {
     let tally = crew.until_all_have_told().await?;
     crew.end().await?;
 
-    let verdict = if config.checks { Some(verdict::judge(&histories)?) } else { None };
+    let verdict = verdict::judge(&histories)?;
     if let Some(path) = &config.history {
         join_files(&histories, path)?;
     }

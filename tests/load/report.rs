@@ -1,5 +1,6 @@
 //! What a run has shown, for people and for programs.
 
+use std::collections::BTreeMap;
 use std::io::Write;
 use std::path::Path;
 use std::time::Duration;
@@ -10,7 +11,7 @@ use serde::Serialize;
 use crate::news::{Latencies, Tally};
 use crate::page;
 use crate::timeline::{Figures, Mark};
-use crate::verdict::Verdict;
+use crate::verdict::{Tested, Verdict};
 
 /// Figures of one run.
 #[derive(Debug, Serialize)]
@@ -30,6 +31,8 @@ pub(crate) struct Report {
     pub(crate) lost: u64,
     /// Sessions that have inputs more than once; unchecked, how many these are by their counts.
     pub(crate) doubled: u64,
+    /// What the histories of this run's browsers say of each invariant that they can tell something of.
+    pub(crate) invariants: BTreeMap<String, Tested>,
     /// Messages without an answer in the end; their latencies count as what they had come to.
     pub(crate) unanswered: u64,
     /// Times that a browser has come back to its session.
@@ -73,9 +76,7 @@ pub(crate) struct Facts {
 
 impl Report {
     /// Puts together what was found.
-    pub(crate) fn new(mut tally: Tally, verdict: Option<Verdict>, facts: Facts) -> Self {
-        let is_checked = verdict.is_some();
-        let verdict = verdict.unwrap_or_default();
+    pub(crate) fn new(mut tally: Tally, verdict: Verdict, facts: Facts) -> Self {
         verdict.reasons.into_iter().for_each(|reason| tally.note(reason));
         let measured_seconds = facts.measured.as_secs_f64();
         Self {
@@ -89,7 +90,8 @@ impl Report {
             errors: tally.errors + verdict.others,
             closed: tally.closed,
             lost: verdict.lost,
-            doubled: if is_checked { verdict.doubled } else { tally.doubled },
+            doubled: verdict.doubled + tally.doubled,
+            invariants: verdict.invariants,
             unanswered: tally.unanswered,
             returns: tally.returns,
             checked: verdict.items,
@@ -177,6 +179,15 @@ impl Report {
         let figures: Vec<_> =
             self.figures().iter().map(|(name, value)| format!("{name} {value}")).collect();
         writeln!(out, "{}", figures.join(", "))?;
+        if !self.invariants.is_empty() {
+            let judged = |(name, Tested { tests, violations }): (&String, &Tested)| match violations
+            {
+                0 => format!("{name} holds ({tests} tests)"),
+                violations => format!("{name} does not hold in {violations} sessions"),
+            };
+            let judged: Vec<_> = self.invariants.iter().map(judged).collect();
+            writeln!(out, "  {}", judged.join(", "))?;
+        }
         for process in &self.processes {
             writeln!(
                 out,

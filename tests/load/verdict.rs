@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use anyhow::Result;
+use serde::Serialize;
 use single_state_tests::checker::{Options, check};
 use single_state_tests::history::{Event, read};
 
@@ -21,6 +22,16 @@ pub(crate) struct Verdict {
     pub(crate) others: u64,
     /// In sentences.
     pub(crate) reasons: Vec<String>,
+    /// What became of each invariant, by its name.
+    pub(crate) invariants: BTreeMap<String, Tested>,
+}
+
+/// How often an invariant was put to the test in sessions that are as they must be, and in how many it
+/// does not hold.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+pub(crate) struct Tested {
+    pub(crate) tests: u64,
+    pub(crate) violations: u64,
 }
 
 /// Judges a run.
@@ -32,13 +43,20 @@ pub(crate) fn judge(histories: &[PathBuf]) -> Result<Verdict> {
     let mut verdict = Verdict::default();
     for events in sessions.values() {
         match check(events, &Options::default()) {
-            Ok(checked) => verdict.items += checked.items.0,
+            Ok(checked) => {
+                verdict.items += checked.items.0;
+                for (number, tests) in checked.tests {
+                    verdict.invariants.entry(format!("I{number}")).or_default().tests += tests;
+                }
+            }
             Err(violation) => {
                 match violation.invariant {
                     1 | 3 => verdict.lost += 1,
                     2 => verdict.doubled += 1,
                     _ => verdict.others += 1,
                 }
+                let name = format!("I{}", violation.invariant);
+                verdict.invariants.entry(name).or_default().violations += 1;
                 let (invariant, session) = (violation.invariant, &violation.session);
                 let text = &violation.text;
                 verdict.reasons.push(format!("I{invariant} in session {session}: {text}"));
@@ -77,12 +95,19 @@ mod tests {
     #[test]
     fn a_session_that_has_all_once_is_clean() {
         let all = r#"["a","b"]"#;
-        assert_eq!(verdict([all, all]), Verdict { items: 4, ..Verdict::default() });
+        let found = verdict([all, all]);
+        assert_eq!((found.items, found.lost, found.doubled, found.others), (4, 0, 0, 0));
+        for invariant in ["I2", "I3", "I4"] {
+            let Tested { tests, violations } = found.invariants[invariant];
+            assert!(tests > 0 && violations == 0, "{invariant}: {found:?}");
+        }
     }
 
     #[test]
     fn what_is_missing_is_lost_and_what_is_there_twice_doubled() {
         let found = verdict([r#"["a"]"#, r#"["a","b","b"]"#]);
         assert_eq!((found.lost, found.doubled, found.others), (1, 1, 0), "{:?}", found.reasons);
+        let violations = |name: &str| found.invariants[name].violations;
+        assert_eq!((violations("I2"), violations("I3")), (1, 1), "{found:?}");
     }
 }

@@ -1,4 +1,4 @@
-//! Tests the invariants I1 to I11 from recorded histories. Knows no processes: only what is written.
+//! Tests the invariants I1 to I12 from recorded histories. Knows no processes: only what is written.
 //!
 //! | | from the lines of clients | … and of workers |
 //! |---|---|---|
@@ -7,16 +7,18 @@
 //! | I3 in order 1, 2, 3 … per channel, without gaps | likewise | likewise |
 //! | I4 nothing that was not sent | likewise, and in acks | likewise |
 //! | I5 nothing is said before its commit | | acks; `durable`: counts |
-//! | I6 revisions rise, mirrors agree | yes | |
+//! | I6 revisions rise, mirrors agree, with lists too | yes | |
 //! | I7 epochs rise and never repeat | in welcomes | in claims |
 //! | I8 commits rise, none after a later claim | | yes |
 //! | I9 nothing from an owner that is fenced | | yes |
 //! | I10 sessions are where placement says | | if it is told |
 //! | I11 no socket is closed by the server | if it is asked for | |
+//! | I12 all is acknowledged soon after the last fault | [`check_answers`], if that is known | |
 //!
 //! Sessions of durability `memory` are outside I1, I2, I7 and I8, and so is what is after the end of a
 //! session.
 
+mod answers;
 mod messages;
 mod outputs;
 mod ownership;
@@ -74,27 +76,32 @@ pub struct Violation {
 
 /// Tests all that the histories allow to test; the first violation, if there is one.
 pub fn check(events: &[Event], options: &Options) -> Result<Checked, Box<Violation>> {
-    let mut sessions: BTreeMap<&str, Vec<&Event>> = BTreeMap::new();
-    for event in events {
-        sessions.entry(&event.session).or_default().push(event);
-    }
     let mut checked = Checked { lines: events.len(), ..Checked::default() };
-    for (name, events) in sessions {
+    for (name, events) in by_session(events) {
         let session = Session::new(&events);
         checked.count(&session);
         let mut tests = Tests::default();
         let outcome = messages::check(&session, &mut tests)
             .and_then(|()| outputs::check(&session, options, &mut tests))
             .and_then(|()| ownership::check(&session, options, &mut tests));
-        if let Err(Fault { invariant, at, text }) = outcome {
-            let context = context(&events, at);
-            return Err(Box::new(Violation { invariant, session: name.into(), text, context }));
-        }
+        outcome.map_err(|fault| fault.of(name, &events))?;
         for (invariant, tests) in tests.0 {
             *checked.tests.entry(invariant).or_default() += tests;
         }
     }
     Ok(checked)
+}
+
+/// Tests that what clients send is acknowledged within 10 s, where nothing was broken from `healed` on,
+/// in microseconds of the history's clock; how many inputs were.
+pub fn check_answers(events: &[Event], healed: u64) -> Result<u64, Box<Violation>> {
+    let end = events.iter().map(|event| event.t).max().unwrap_or_default();
+    let mut tests = Tests::default();
+    for (name, events) in by_session(events) {
+        let outcome = answers::check(&events, healed, end, &mut tests);
+        outcome.map_err(|fault| fault.of(name, &events))?;
+    }
+    Ok(tests.0.get(&12).copied().unwrap_or_default())
 }
 
 /// Tests what is in these files, which it keeps for whoever looks at them later if it is not as it
@@ -112,6 +119,14 @@ pub fn check_files(files: &[PathBuf], options: &Options) -> anyhow::Result<(Vec<
             Err(*violation).with_context(|| format!("kept in {}", kept.display()))
         }
     }
+}
+
+fn by_session(events: &[Event]) -> BTreeMap<&str, Vec<&Event>> {
+    let mut sessions: BTreeMap<&str, Vec<&Event>> = BTreeMap::new();
+    for event in events {
+        sessions.entry(&event.session).or_default().push(event);
+    }
+    sessions
 }
 
 /// One session's lines, in the order of their time.
@@ -170,6 +185,14 @@ struct Fault {
     invariant: u8,
     at: usize,
     text: String,
+}
+
+impl Fault {
+    fn of(self, session: &str, events: &[&Event]) -> Box<Violation> {
+        let Self { invariant, at, text } = self;
+        let context = context(events, at);
+        Box::new(Violation { invariant, session: session.to_owned(), text, context })
+    }
 }
 
 type Outcome = Result<(), Fault>;

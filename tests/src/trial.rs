@@ -1,17 +1,19 @@
 //! A small cluster under load, to one of whose processes something happens, and what the checker says
 //! of it: one gateway, two workers, and eight browsers of sessions that live on either of them.
 
+use std::fs::File;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
+use rustix::fs::{FlockOperation, flock};
 use single_state_faults::Mutant;
 use tempfile::TempDir;
 
-use crate::checker::{Checked, Options as Known, Violation, check};
+use crate::checker::{Checked, Options as Known, Violation, check, check_answers};
 use crate::cluster::{Cluster, Options, PLACEMENT_KEY};
 use crate::faults::Faults;
-use crate::history::{Event, Recorder, read};
+use crate::history::{Event, Recorder, now, read};
 use crate::postgres::TempPostgres;
 use crate::visitors::verdict::{Span, Verdict};
 use crate::visitors::{Stay, Visit, Visitors};
@@ -70,6 +72,8 @@ pub struct Outcome {
     pub verdict: Verdict,
     /// Why browsers could not look for their items.
     pub unseen: Option<anyhow::Error>,
+    /// Nothing was broken from then on.
+    healed: u64,
 }
 
 impl Case {
@@ -114,9 +118,17 @@ impl Trial {
         Ok(Self { cluster, visitors, recorder, folder, _server: server })
     }
 
+    /// Keeps every worker from the sessions in a file, for as long as this is held.
+    pub fn hold_file(&self) -> Result<File> {
+        let lock = File::open(self.folder.path().join("x.sqlite.lock"))?;
+        flock(&lock, FlockOperation::LockExclusive)?;
+        Ok(lock)
+    }
+
     /// Browsers leave, and all that was written down is judged; no socket may have been closed by the
     /// server, if so.
     pub async fn end(mut self, no_closes: bool) -> Result<Outcome> {
+        let healed = now();
         let (stays, unseen) = match self.visitors.leave().await {
             Ok(stays) => (stays, None),
             Err(error) => (Vec::<Stay>::new(), Some(error)),
@@ -129,7 +141,7 @@ impl Trial {
         let placement = Some((PLACEMENT_KEY, vec![WORKERS as u64]));
         let checked = check(&events, &Known { placement, no_closes });
         let verdict = Verdict::of(&events, &stays, Span { from: 0, to: u64::MAX });
-        Ok(Outcome { events, checked, verdict, unseen })
+        Ok(Outcome { events, checked, verdict, unseen, healed })
     }
 }
 
@@ -142,7 +154,8 @@ impl Outcome {
         }
         ensure!(checked.items.1 > 0, "nothing was acknowledged");
         ensure!(self.verdict.doubled == 0, "{} items are there twice", self.verdict.doubled);
-        eprintln!("{checked}");
+        let answered = check_answers(&self.events, self.healed).map_err(|violation| *violation)?;
+        eprintln!("{checked}, I12 {answered}");
         Ok(self.verdict)
     }
 

@@ -3,7 +3,7 @@
 
 use std::fmt::Write;
 
-use single_state_tests::checker::{Checked, Options, Violation, check};
+use single_state_tests::checker::{Checked, Options, Violation, check, check_answers};
 use single_state_tests::history::{Event, read};
 
 /// A tab's channel that outlives its connection and the first owner of its session, in `relaxed`.
@@ -177,6 +177,55 @@ fn revisions_that_fall_and_mirrors_that_differ_are_i6() {
         6,
         &resumed.lines().filter(|line| !line.contains("reset")).collect::<Vec<_>>().join("\n"),
     );
+}
+
+#[test]
+fn a_list_that_differs_from_what_its_only_client_was_told_is_i6() {
+    let alone: String = GOOD
+        .lines()
+        .filter(|line| !line.contains("tab2"))
+        .map(|line| format!("{line}\n"))
+        .collect();
+    let told = |count: u64| {
+        let line = format!(
+            r#"c {{"what":"output","channel":"tab1","epoch":11,"rev":3,"of":"count","count":{count}}}"#
+        );
+        let found = alone.find(r#"c {"what":"found""#).expect("it has a list");
+        format!("{}{line}\n{}", &alone[..found], &alone[found..])
+    };
+    check_text(&told(3)).unwrap_or_else(|violation| panic!("{violation}"));
+    must_reject_text(6, &told(2));
+    must_reject_text(6, &told(4));
+}
+
+#[test]
+fn what_is_not_acknowledged_soon_after_the_last_fault_is_i12() {
+    let second = 1_000_000;
+    let sent = r#"
+c {"what":"welcome","channel":"tab1","attach":1,"epoch":10,"resumed":false,"applied":0,"durability":"relaxed"}
+c {"what":"send","channel":"tab1","n":1,"item":"a-1"}
+"#;
+    let judge = |lines: &str, after: u64, healed: u64| {
+        let mut events = events(&format!("{sent}{lines}"));
+        let last = events.last_mut().expect("it is not empty");
+        last.t += after;
+        check_answers(&events, healed).map_err(|violation| violation.invariant)
+    };
+    let acked = r#"c {"what":"ack","channel":"tab1","n":1}"#;
+    assert_eq!(judge(acked, 9 * second, 0), Ok(1));
+    assert_eq!(judge(acked, 11 * second, 0), Err(12));
+    assert_eq!(judge(acked, 11 * second, 5 * second), Ok(1));
+    let welcomed = r#"c {"what":"welcome","channel":"tab1","attach":2,"epoch":10,"resumed":false,"applied":1,"durability":"relaxed"}"#;
+    assert_eq!(judge(welcomed, 9 * second, 0), Ok(1));
+    // Nothing more is heard, and somebody else has listened for long enough.
+    let page = r#"c {"what":"send","channel":"page","n":1,"item":"b-1"}"#;
+    assert_eq!(judge(page, 9 * second, 0), Ok(1));
+    assert_eq!(judge(page, 11 * second, 0), Err(12));
+    // Who has left does not wait, and a page hears of no acknowledgement.
+    let left = r#"c {"what":"closed","channel":"tab1","code":1000,"end":"client"}"#;
+    assert_eq!(judge(&format!("{left}\n{page}\n{page}"), 11 * second, 0), Ok(0));
+    let broken = left.replace("client", "network");
+    assert_eq!(judge(&format!("{broken}\n{page}"), 11 * second, 0), Err(12));
 }
 
 #[test]

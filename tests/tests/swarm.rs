@@ -182,12 +182,30 @@ async fn a_page_has_the_figures_and_the_faults_and_loads_nothing() -> Result<()>
 }
 
 #[tokio::test]
+async fn what_clients_can_tell_of_the_invariants_is_judged_in_any_run() -> Result<()> {
+    let folder = tempfile::tempdir()?;
+    let store = format!("sqlite:{}", folder.path().join("x.sqlite").display());
+    let options = Options { workers: 1, ..Options::default() }.store(&store);
+    let cluster = Cluster::start(options).await?;
+    let flags = ["--browsers", "8", "--v1-share", "0.5", "--workload", "append"];
+    let judged = clean_report(&cluster.url(""), &flags).await?;
+    for invariant in ["I1", "I2", "I3", "I4", "I6", "I7"] {
+        let tested = &judged["invariants"][invariant];
+        assert!(number(tested, "tests") > 0 && number(tested, "violations") == 0, "{judged}");
+    }
+    let text = swarm(&cluster.url(""), &[&flags[..], &["--duration", "100ms"]].concat()).await?;
+    assert!(String::from_utf8(text.stdout)?.contains("I2 holds ("));
+    Ok(())
+}
+
+#[tokio::test]
 async fn a_history_in_which_items_are_missing_is_a_loss() -> Result<()> {
     let server = Server::start(Then::ForgetAll).await?;
     let flags = ["--browsers", "2", "--workload", "append"];
     let (report, code) = report(&server.url, &flags).await?;
     // It names no sessions, so all its browsers count as one.
     assert_eq!((code, number(&report, "lost")), (Some(1), 1), "{report}");
+    assert_eq!(number(&report["invariants"]["I3"], "violations"), 1, "{report}");
     Ok(())
 }
 

@@ -107,13 +107,13 @@ impl App {
         if std::env::args_os().nth(1).is_some_and(|first| first == operate::COMMAND) {
             return operate::run(std::env::args_os().skip(1));
         }
+        if let Err(code) = faults::start(Process::Worker) {
+            return code;
+        }
         let config = match read(std::env::args_os(), self.durability) {
             Ok(config) => config,
             Err(code) => return code,
         };
-        if let Err(code) = faults::start(Process::Worker) {
-            return code;
-        }
         log::start(config.log_format, &config.log_filter);
         let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
             Ok(runtime) => runtime,

@@ -17,7 +17,7 @@ pub(crate) async fn drain(registry: &Rc<Registry>, timeout: Duration) -> usize {
     registry.begin_to_drain();
     let deadline = Instant::now() + timeout;
     while registry.resident() > 0 && Instant::now() < deadline {
-        if !faults::mutant(Mutant::DrainHandsNothingOver) {
+        if !faults::mutant(Mutant::DrainWithoutHandover) {
             registry.hand_over(Leave::Drain, Some(deadline), |_| true).await;
         }
         // What was about to come into memory comes soon, or not at all.

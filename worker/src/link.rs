@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use rustc_hash::FxHashMap;
-use single_state_faults::{self as faults, Point};
+use single_state_faults::{self as faults, Mutant, Point};
 use single_state_node::link::{LinkEnd, LinkHandle};
 use single_state_proto::channel::Input;
 use single_state_proto::frame::{CloseCode, GoAway, Hello, Opened, Refused, ResetCode};
@@ -159,6 +159,9 @@ impl GatewayLink {
             }
             Event::Message(stream, Message { number, binary, body }) => {
                 if let Some(attachment) = self.attachment(stream) {
+                    if faults::mutant(Mutant::CreditOnReceive) {
+                        self.link.with(|link| link.consumed(stream, body.len()));
+                    }
                     let number = InputNumber(number);
                     attachment.receive(Input { number, binary, body });
                 }
@@ -288,7 +291,9 @@ impl Tab for StreamTab {
     }
 
     fn consumed(&self, length: usize) {
-        self.gateway.link.with(|link| link.consumed(self.stream, length));
+        if !faults::mutant(Mutant::CreditOnReceive) {
+            self.gateway.link.with(|link| link.consumed(self.stream, length));
+        }
     }
 
     fn closed(&self, code: CloseCode) {

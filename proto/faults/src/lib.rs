@@ -127,12 +127,14 @@ names! {
         MovedBeforeCommit "moved_before_commit",
         /// Of two connections of a channel, the one that comes later has it, however old it is.
         OlderAttachWins "older_attach_wins",
+        /// Room for more input is given when a message comes, not when its session takes it.
+        CreditOnReceive "credit_on_receive",
         /// A worker takes sessions that placement gives to another one.
         AnyPlacement "any_placement",
         /// A gateway goes on to open sessions at a worker that drains.
         DrainingNotSkipped "draining_not_skipped",
         /// A worker that drains hands no session over, and waits until its time is over.
-        DrainHandsNothingOver "drain_hands_nothing_over",
+        DrainWithoutHandover "drain_without_handover",
     }
 }
 

@@ -17,6 +17,8 @@ struct View {
     /// The last output; 0 after a reset.
     revision: u64,
     connected: bool,
+    /// How many items it was last told that there are.
+    count: Option<u64>,
 }
 
 #[derive(Default)]
@@ -46,16 +48,20 @@ pub(super) fn check(session: &Session<'_>, options: &Options, tests: &mut Tests)
                 }
                 (view.epoch, view.connected) = (*epoch, true);
                 if !resumed {
-                    view.revision = 0;
+                    (view.revision, view.count) = (0, None);
                 }
                 views.acked(session, channel, applied.unwrap_or(0), at, tests)?;
             }
             What::Ack { channel, n } => views.acked(session, channel, *n, at, tests)?,
-            What::Reset { channel, .. } => views.views.entry(channel).or_default().revision = 0,
+            What::Reset { channel, .. } => {
+                let view = views.views.entry(channel).or_default();
+                (view.revision, view.count) = (0, None);
+            }
             What::Output { channel, epoch, rev, count, .. } => {
                 views.output(channel, *epoch, *rev, at, tests)?;
                 if let Some(count) = count {
                     views.counted(session, *count, at, tests)?;
+                    views.views.entry(channel).or_default().count = Some(*count);
                 }
             }
             What::Closed { channel, code, end } => {
@@ -77,6 +83,9 @@ pub(super) fn check(session: &Session<'_>, options: &Options, tests: &mut Tests)
                 tests.must(6, at, other.is_none_or(|other| other == mirror), || {
                     format!("{channel} mirrors {mirror:?}, and another channel {other:?}")
                 })?;
+            }
+            What::Found { channel, items, .. } => {
+                views.found(session, channel, items.len() as u64, at, tests)?;
             }
             What::Activate { applied, .. } | What::Commit { applied, .. } => {
                 for (channel, n) in applied {
@@ -108,6 +117,22 @@ impl Views<'_> {
         })?;
         view.revision = revision;
         Ok(())
+    }
+
+    /// A list was asked for. Whoever is alone with its session has heard of each of its items by now.
+    fn found(
+        &self,
+        session: &Session<'_>,
+        channel: &str,
+        items: u64,
+        at: usize,
+        tests: &mut Tests,
+    ) -> Outcome {
+        let count = self.views.get(channel).and_then(|view| view.count);
+        let Some(count) = count.filter(|_| session.channels.len() == 1) else { return Ok(()) };
+        tests.must(6, at, count == items, || {
+            format!("{channel} was told of {count} items, and finds {items}")
+        })
     }
 
     /// Inputs of a channel are acknowledged, which they are when they are committed.

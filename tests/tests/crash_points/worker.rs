@@ -33,6 +33,10 @@ async fn dies_in_its_drain(case: Case) -> Result<()> {
 async fn goes_on_and_comes_home(mut trial: Trial) -> Result<()> {
     trial.visitors.wait_for_beats(3).await?;
     trial.cluster.restart_worker(ONE).await?;
+    goes_on(trial).await
+}
+
+async fn goes_on(mut trial: Trial) -> Result<()> {
     trial.visitors.wait_for_beats(3).await?;
     trial.end(true).await?.must_be_unnoticed().map(drop)
 }
@@ -126,10 +130,9 @@ async fn a_worker_that_dies_when_it_is_about_to_serve_again_is_not_noticed() -> 
     Ok(())
 }
 
-/// The other worker is still of the older version: what it finds must be what it can read.
-#[tokio::test]
-async fn a_worker_that_dies_with_the_first_save_of_a_newer_version_is_not_noticed() -> Result<()> {
-    let case = Case { app_version: Some(1), ..Case::new(Store::Sqlite, Faults::default()) };
+/// A worker of the next version dies with its first save; the other worker is still of the older one.
+async fn dies_in_its_upgrade(store: Store) -> Result<Trial> {
+    let case = Case { app_version: Some(1), ..Case::new(store, Faults::default()) };
     let mut trial = Trial::start(case).await?;
     trial.visitors.wait_for_beats(2).await?;
     let worker = &mut trial.cluster.workers[ONE].process;
@@ -140,5 +143,20 @@ async fn a_worker_that_dies_with_the_first_save_of_a_newer_version_is_not_notice
     trial.cluster.start_worker_again(ONE).await?;
     trial.cluster.set_faults(Faults::default());
     must_be_killed(trial.cluster.workers[ONE].process.wait().await?)?;
-    goes_on_and_comes_home(trial).await
+    Ok(trial)
+}
+
+/// Nothing was committed: the other worker can read what it finds.
+#[tokio::test]
+async fn a_worker_that_dies_with_the_first_save_of_a_newer_version_is_not_noticed() -> Result<()> {
+    goes_on_and_comes_home(dies_in_its_upgrade(Store::Sqlite).await?).await
+}
+
+/// It may have been committed: then the session waits for who can read it.
+#[tokio::test]
+async fn a_worker_that_dies_with_the_first_save_of_a_newer_version_is_waited_for_in_postgresql()
+-> Result<()> {
+    let mut trial = dies_in_its_upgrade(Store::Postgres).await?;
+    trial.cluster.restart_worker(ONE).await?;
+    goes_on(trial).await
 }

@@ -49,17 +49,8 @@ impl Place {
         Self { url, cluster, memory: RefCell::default(), folder: None, server: None }
     }
 
-    /// The same rows, for another thread.
-    pub(crate) fn again(url: &str, settings: &Settings) -> Self {
-        Self { cluster: settings.cluster.clone(), ..Self::new(url.to_owned()) }
-    }
-
     pub(crate) fn folder(&self) -> Result<&std::path::Path> {
         Ok(self.folder.as_ref().context("these rows have no folder")?.path())
-    }
-
-    pub(crate) fn url(&self) -> &str {
-        &self.url
     }
 
     pub(crate) fn settings(&self) -> Settings {
@@ -90,9 +81,21 @@ impl Place {
     pub(crate) async fn worker(&self, index: u16) -> Result<Worker> {
         Ok(Worker { store: self.store().await?, owner: owner(index) })
     }
+}
+
+/// What only racing owners need.
+#[cfg(feature = "faults")]
+impl Place {
+    /// The same rows, for another thread.
+    pub(crate) fn again(url: &str, settings: &Settings) -> Self {
+        Self { cluster: settings.cluster.clone(), ..Self::new(url.to_owned()) }
+    }
+
+    pub(crate) fn url(&self) -> &str {
+        &self.url
+    }
 
     /// A worker whose saves leave out what `guards` says.
-    #[cfg(feature = "faults")]
     pub(crate) async fn unguarded(
         &self,
         index: u16,
