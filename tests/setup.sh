@@ -4,8 +4,8 @@
 #   tests/setup.sh demo   a C compiler is required (Rust links with it), Node and npm are wished for:
 #                         with them the gateway serves the demo page's modules itself, without them
 #                         the page loads them from a public CDN
-#   tests/setup.sh test   C compiler, Chromium, chromedriver, Node, npm and the server of PostgreSQL
-#                         are required
+#   tests/setup.sh test   C compiler, Chromium, chromedriver, Node, npm, the server of PostgreSQL and
+#                         libfaketime are required
 #   tests/setup.sh bench  C compiler, HAProxy, taskset and the server of PostgreSQL are required
 #
 # Installs what is missing when run as root, else names the command. Does nothing when all is there.
@@ -38,6 +38,15 @@ have_postgres() {
   return 1
 }
 
+# A library that is loaded into processes whose wall clock is to jump.
+have_faketime() {
+  local library
+  for library in /usr/lib/*/faketime/libfaketimeMT.so.1 /usr/lib*/faketime/libfaketimeMT.so.1; do
+    if [ -e "$library" ]; then return 0; fi
+  done
+  return 1
+}
+
 # The Debian packages whose programs are missing for the set $1, one a line.
 missing_packages() {
   have cc || echo build-essential
@@ -48,6 +57,7 @@ missing_packages() {
   have chromedriver || echo chromium-driver
   have_postgres || echo postgresql
   have openssl || echo openssl
+  have_faketime || echo faketime
 }
 
 # Installs the packages given; fails when it may not or cannot.

@@ -20,8 +20,8 @@ async fn a_short_soak_tells_each_round_what_each_process_holds_and_ends_with_slo
     let (code, text) = soak("--duration 4s --round 1s --browsers 10").await?;
     ensure!(code == Some(0), "{text}");
     for process in ["gateway 0", "gateway 1", "worker 0", "worker 1", "worker 2"] {
-        // Four looks or a few more, and five slopes.
-        ensure!(text.matches(process).count() >= 4 + 5, "{process}:\n{text}");
+        // Five slopes, and a look each round, which may take longer than asked.
+        ensure!(text.matches(process).count() > 5 + 2, "{process}:\n{text}");
     }
     ensure!(text.ends_with("flat\n") && !text.contains("NOT FLAT"), "{text}");
     Ok(())

@@ -23,6 +23,7 @@ use crate::news::{Latencies, Second, Tally};
 use crate::page;
 use crate::report::{Facts, Report as Load};
 use crate::timeline::{Mark, Timeline};
+use crate::verdict::Verdict;
 
 /// From this length on, and with all kinds, half as much must be acknowledged as when it is calm: a few
 /// faults of the database in a row leave less.
@@ -251,7 +252,7 @@ fn load(
     let measured = Duration::from_micros(run.faults_to.saturating_sub(run.began).max(1));
     let (marks, timeline) = (run.done.iter().map(mark).collect(), timeline.seconds());
     let facts = Facts { processes: 1, measured, timeline, marks, began_ms: 0 };
-    let mut load = Load::new(tally, None, facts);
+    let mut load = Load::new(tally, Verdict::default(), facts);
     load.lost = items.lost as u64;
     load.checked = items.sent;
     load
