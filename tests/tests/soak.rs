@@ -16,7 +16,8 @@ async fn soak(line: &str) -> Result<(Option<i32>, String)> {
 }
 
 #[tokio::test]
-async fn a_short_soak_tells_each_round_what_each_process_holds_and_ends_with_slopes() -> Result<()> {
+async fn a_short_soak_tells_each_round_what_each_process_holds_and_ends_with_slopes() -> Result<()>
+{
     let (code, text) = soak("--duration 4s --round 1s --browsers 10").await?;
     ensure!(code == Some(0), "{text}");
     for process in ["gateway 0", "gateway 1", "worker 0", "worker 1", "worker 2"] {

@@ -109,7 +109,8 @@ impl Args {
         let store = mistakes.parse::<Store>("--store", &self.store);
         let browsers = mistakes.parse::<usize>("--browsers", &self.browsers);
         if browsers.is_some_and(|browsers| browsers < 2) {
-            mistakes.add(format!("--browsers {}: give at least 2, one of each kind", self.browsers));
+            mistakes
+                .add(format!("--browsers {}: give at least 2, one of each kind", self.browsers));
         }
         if !["relaxed", "durable"].contains(&self.durability.as_str()) {
             mistakes.add(format!("--durability {:?}: give relaxed or durable", self.durability));
@@ -123,7 +124,11 @@ impl Args {
             Some(Config {
                 seed: seed?,
                 duration: duration?,
-                kinds: kinds.iter().filter(|(_, why)| why.is_none()).map(|(kind, _)| *kind).collect(),
+                kinds: kinds
+                    .iter()
+                    .filter(|(_, why)| why.is_none())
+                    .map(|(kind, _)| *kind)
+                    .collect(),
                 left_out: kinds.iter().filter_map(|(kind, why)| Some((*kind, (*why)?))).collect(),
                 is_choice: !self.faults.is_empty(),
                 store: store?,
@@ -194,7 +199,9 @@ fn all_of(store: Option<Store>) -> Vec<(Kind, Option<&'static str>)> {
 fn impossible(kind: Kind) -> Option<&'static str> {
     match kind.need() {
         Need::Root if !geteuid().is_root() => Some("only root may mount a small disk"),
-        Need::Clocks if !Clocks::are_here() => Some("no libfaketime here: run `tests/setup.sh test`"),
+        Need::Clocks if !Clocks::are_here() => {
+            Some("no libfaketime here: run `tests/setup.sh test`")
+        }
         Need::TestBuild if !cfg!(feature = "faults") => {
             Some("build all programs with --features single-state-tests/faults")
         }
@@ -233,10 +240,17 @@ mod tests {
             --browsers 1 --durability soon --pace 0s";
         let sentences = check(line).unwrap_err();
         let text = sentences.join("\n");
-        for part in
-            ["--seed", "--duration 0", "pigs-fly", "worker-kill, ", "--store postgres has none",
-             "twice", "--browsers 1", "--durability", "--pace 0s"]
-        {
+        for part in [
+            "--seed",
+            "--duration 0",
+            "pigs-fly",
+            "worker-kill, ",
+            "--store postgres has none",
+            "twice",
+            "--browsers 1",
+            "--durability",
+            "--pace 0s",
+        ] {
             assert!(text.contains(part), "{part} is missing in:\n{text}");
         }
         let wrong = check("--store mysql").unwrap_err();

@@ -68,7 +68,11 @@ pub(crate) async fn begin(stage: &mut Stage, fault: &Fault) -> Result<String> {
     }
     let is_reached = seen == Seen::Stopped || process.was_killed();
     let (end, name) = (if is_stop { "stopped" } else { "killed" }, point.name());
-    Ok(if is_reached { format!("{end} at {name}:{nth}") } else { format!("{name}:{nth} not reached") })
+    Ok(if is_reached {
+        format!("{end} at {name}:{nth}")
+    } else {
+        format!("{name}:{nth} not reached")
+    })
 }
 
 /// Whatever it was that it came to, it is followed by one without a point.

@@ -105,7 +105,8 @@ impl Run {
                 }
             }
         }
-        let rate = |i: usize| counts[i] as f64 * 1e6 / spans[i].1.saturating_sub(spans[i].0).max(1) as f64;
+        let rate =
+            |i: usize| counts[i] as f64 * 1e6 / spans[i].1.saturating_sub(spans[i].0).max(1) as f64;
         [rate(0), rate(1)]
     }
 
@@ -249,7 +250,10 @@ mod tests {
     }
 
     fn welcome(t: u64) -> Event {
-        event(t, r#""what":"welcome","channel":"c","attach":1,"epoch":1,"resumed":true,"applied":0,"durability":"relaxed""#)
+        event(
+            t,
+            r#""what":"welcome","channel":"c","attach":1,"epoch":1,"resumed":true,"applied":0,"durability":"relaxed""#,
+        )
     }
 
     fn send(t: u64, n: u64) -> Event {

@@ -4,6 +4,7 @@ use std::fs::File;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
+use rustix::fs::{FlockOperation, flock};
 use single_state_tests::postgres::{Pair, TempPostgres};
 use single_state_tests::proxy::{Faults, Flow, Proxy, Way};
 use tokio::time::{Instant, sleep, sleep_until};
@@ -76,7 +77,9 @@ impl Stage {
             Kind::WorkerFreeze => self.fleet.workers[worker].process.signal("CONT")?,
             Kind::AppVersion => self.fleet.roll_worker(worker, NEWER).await?,
             Kind::CrashPoint => crash::end(self, fault).await?,
-            Kind::GatewayKill | Kind::GatewayTerm => self.fleet.start_gateway_again(gateway).await?,
+            Kind::GatewayKill | Kind::GatewayTerm => {
+                self.fleet.start_gateway_again(gateway).await?;
+            }
             Kind::GatewayFreeze => self.fleet.gateways[gateway].process.signal("CONT")?,
             Kind::RollingRestart | Kind::Reshard => {}
             Kind::ClockJump => self.set_clock(fault, 0)?,
@@ -203,8 +206,11 @@ impl Stage {
             }
             Kind::FileLock => {
                 let Database::Sqlite { file, .. } = &self.database else { return Ok(()) };
-                let lock = File::open(file.with_added_extension("lock"))?;
-                self.held.file = Some(tokio::task::spawn_blocking(|| lock.lock().map(|()| lock)).await??);
+                let mut path = file.clone().into_os_string();
+                path.push(".lock");
+                let lock = File::open(path)?;
+                let take = move || flock(&lock, FlockOperation::LockExclusive).map(|()| lock);
+                self.held.file = Some(tokio::task::spawn_blocking(take).await??);
             }
             Kind::DiskFull => {
                 let disk = match &self.database {

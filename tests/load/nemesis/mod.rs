@@ -17,6 +17,7 @@ mod schedule;
 mod stage;
 
 use std::ffi::OsString;
+use std::io::Write;
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -43,7 +44,9 @@ const CALM_MOST: Duration = Duration::from_secs(30);
 pub(crate) fn main(args: impl Iterator<Item = OsString>) -> ExitCode {
     let args: Vec<OsString> = args.collect();
     if args.iter().any(|arg| arg == "--help" || arg == "-h") {
-        println!("{}\n{}", Args::command().render_help(), config::kinds_help());
+        let help = format!("{}\n{}", Args::command().render_help(), config::kinds_help());
+        // Nothing can be done about a closed stdout.
+        let _ = writeln!(std::io::stdout(), "{help}");
         return ExitCode::from(exit::CLEAN);
     }
     let config = match parse::<Args>(args) {
@@ -54,7 +57,8 @@ pub(crate) fn main(args: impl Iterator<Item = OsString>) -> ExitCode {
         Parsed::Exit(code) => return code,
     };
     // What is done to processes and files must not keep proxies and browsers waiting.
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
+    let runtime =
+        tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
     let runtime = match runtime {
         Ok(runtime) => runtime,
         Err(error) => return exit::failed(&error),
@@ -116,7 +120,8 @@ async fn suffer(
             format!("after {} not all gateways reach all workers", fault.kind.name())
         })?;
         let healed = now();
-        for (fault, told) in [Some(fault), episode.within.as_ref()].into_iter().flatten().zip(told) {
+        for (fault, told) in [Some(fault), episode.within.as_ref()].into_iter().flatten().zip(told)
+        {
             let done = Done { kind: fault.kind, closes: may_close(fault), began, healed, told };
             eprintln!("{}", done.line(fault, run.began));
             run.done.push(done);
@@ -129,7 +134,10 @@ async fn suffer(
 }
 
 /// A fault lasts; another one comes and goes meanwhile. What is to be told of each.
-async fn happen(stage: &mut Stage, Episode { fault, within, .. }: &Episode) -> Result<[Option<String>; 2]> {
+async fn happen(
+    stage: &mut Stage,
+    Episode { fault, within, .. }: &Episode,
+) -> Result<[Option<String>; 2]> {
     let told = stage.begin(fault).await?;
     let is_over = matches!(fault.kind, Kind::LinkFlap | Kind::DatabaseBackends | Kind::CrashPoint);
     let lasts = Duration::from_millis(if is_over { 0 } else { fault.lasts_ms });

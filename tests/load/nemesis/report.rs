@@ -112,7 +112,9 @@ impl Report {
         }
         let others = closed.others.len();
         reasons.extend(closed.others.into_iter().take(10));
-        let told = |(kind, told): (Kind, &Option<String>)| told.clone().filter(|_| kind == Kind::CrashPoint);
+        let told = |(kind, told): (Kind, &Option<String>)| {
+            told.clone().filter(|_| kind == Kind::CrashPoint)
+        };
         Ok(Self {
             seed: config.seed,
             replay: config.replay(),
@@ -127,7 +129,11 @@ impl Report {
             acks_per_second_faults: faults,
             settled_ms: settled.map(|micros| micros.div_ceil(1000)),
             kinds: recoveries.into_iter().map(of_kind).collect(),
-            crash_points: run.done.iter().filter_map(|done| told((done.kind, &done.told))).collect(),
+            crash_points: run
+                .done
+                .iter()
+                .filter_map(|done| told((done.kind, &done.told)))
+                .collect(),
             left_out: config.left_out.iter().map(|(kind, _)| kind.name().to_owned()).collect(),
             load: load(config, &run, &stays, others as u64, &items, reasons.clone()),
             reasons,
@@ -149,7 +155,9 @@ impl Report {
         }
         let text = serde_json::to_string(self)?;
         match &config.json {
-            Some(path) if path == Path::new("-") => return Ok(writeln!(std::io::stdout(), "{text}")?),
+            Some(path) if path == Path::new("-") => {
+                return Ok(writeln!(std::io::stdout(), "{text}")?);
+            }
             Some(path) => std::fs::write(path, text)
                 .with_context(|| format!("write the report {}", path.display()))?,
             None => {}
@@ -181,8 +189,13 @@ impl Report {
         let mut out = std::io::stdout().lock();
         writeln!(out, "{}", self.sentences().join(", "))?;
         let head = ["fault", "count", "recovery p50", "p99", "longest wait"];
-        writeln!(out, "{:<24} {:>6} {:>13} {:>9} {:>13}", head[0], head[1], head[2], head[3], head[4])?;
-        for OfKind { kind, count, recovery_p50_ms, recovery_p99_ms, longest_wait_ms } in &self.kinds {
+        writeln!(
+            out,
+            "{:<24} {:>6} {:>13} {:>9} {:>13}",
+            head[0], head[1], head[2], head[3], head[4]
+        )?;
+        for OfKind { kind, count, recovery_p50_ms, recovery_p99_ms, longest_wait_ms } in &self.kinds
+        {
             writeln!(
                 out,
                 "{kind:<24} {count:>6} {recovery_p50_ms:>10} ms {recovery_p99_ms:>6} ms {longest_wait_ms:>10} ms"
@@ -201,7 +214,11 @@ impl Report {
         let row = |kind: &OfKind| {
             format!(
                 "<tr><td>{}</td><td>{}</td><td>{} ms</td><td>{} ms</td><td>{} ms</td></tr>\n",
-                kind.kind, kind.count, kind.recovery_p50_ms, kind.recovery_p99_ms, kind.longest_wait_ms
+                kind.kind,
+                kind.count,
+                kind.recovery_p50_ms,
+                kind.recovery_p99_ms,
+                kind.longest_wait_ms
             )
         };
         format!(

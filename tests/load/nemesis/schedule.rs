@@ -81,7 +81,10 @@ impl Schedule {
 
     /// All faults, in their order.
     pub(crate) fn faults(&self) -> impl Iterator<Item = &Fault> {
-        self.episodes.iter().flat_map(|episode| [Some(&episode.fault), episode.within.as_ref()]).flatten()
+        self.episodes
+            .iter()
+            .flat_map(|episode| [Some(&episode.fault), episode.within.as_ref()])
+            .flatten()
     }
 }
 

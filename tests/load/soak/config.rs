@@ -50,9 +50,11 @@ impl Args {
             ));
         }
         let config = duration.zip(round).zip(browsers);
-        mistakes.into_result(
-            config.map(|((duration, round), browsers)| Config { duration, round, browsers }),
-        )
+        mistakes.into_result(config.map(|((duration, round), browsers)| Config {
+            duration,
+            round,
+            browsers,
+        }))
     }
 }
 

@@ -65,7 +65,10 @@ impl Sample {
 impl Display for Sample {
     fn fmt(&self, f: &mut Formatter<'_>) -> std::fmt::Result {
         let Self { name, resident_kib, descriptors, threads, held, streams } = self;
-        write!(f, "{name:<12} {resident_kib:>13} {descriptors:>12} {threads:>8} {held:>24} {streams:>8}")
+        write!(
+            f,
+            "{name:<12} {resident_kib:>13} {descriptors:>12} {threads:>8} {held:>24} {streams:>8}"
+        )
     }
 }
 
@@ -131,7 +134,14 @@ mod tests {
         for at in 0..60 {
             let resident_kib = kib(at);
             let (name, descriptors) = ("worker 0".to_owned(), 20);
-            watch.add(Sample { name, resident_kib, descriptors, threads: 4, held: 100, streams: 0 });
+            watch.add(Sample {
+                name,
+                resident_kib,
+                descriptors,
+                threads: 4,
+                held: 100,
+                streams: 0,
+            });
         }
         watch.verdicts().iter().all(|verdict| verdict.is_flat)
     }

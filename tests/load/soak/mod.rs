@@ -8,6 +8,7 @@ mod config;
 mod flat;
 
 use std::ffi::OsString;
+use std::io::Write;
 use std::process::{ExitCode, Stdio};
 use std::time::Duration;
 
@@ -53,14 +54,14 @@ pub(crate) fn main(args: impl Iterator<Item = OsString>) -> ExitCode {
 async fn run(config: &Config) -> Result<bool> {
     let folder = tempfile::tempdir()?;
     let store = format!("sqlite:{}", folder.path().join("sessions.sqlite").display());
-    let options = Options::default()
-        .store(&store)
-        .worker_flag("--passivate-after", PASSIVATE_AFTER);
+    let options =
+        Options::default().store(&store).worker_flag("--passivate-after", PASSIVATE_AFTER);
     let fleet = Fleet::start(Plan { options, gateways: 2, ..Plan::default() }).await?;
     let mut steady = swarm(&fleet, config, config.duration, &["--rate", &config.rate()])?;
     let mut watch = Watch::default();
     let ends = Instant::now() + config.duration;
-    println!("{}", Sample::HEAD);
+    let mut out = std::io::stdout();
+    writeln!(out, "{}", Sample::HEAD)?;
     let mut round = 0;
     while Instant::now() < ends {
         round += 1;
@@ -69,22 +70,25 @@ async fn run(config: &Config) -> Result<bool> {
         sleep_until(next).await;
         for (name, node) in nodes(&fleet) {
             let sample = sample(&name, node).await?;
-            println!("{round:>5}  {sample}");
+            writeln!(out, "{round:>5}  {sample}")?;
             watch.add(sample);
         }
         must_be_clean("browsers that come and go", &mut churn).await?;
     }
     must_be_clean("steady browsers", &mut steady).await?;
     let verdicts = watch.verdicts();
-    println!("{}", flat::Verdict::HEAD);
-    verdicts.iter().for_each(|verdict| println!("{verdict}"));
+    writeln!(out, "{}", flat::Verdict::HEAD)?;
+    for verdict in &verdicts {
+        writeln!(out, "{verdict}")?;
+    }
     let is_flat = verdicts.iter().all(|verdict| verdict.is_flat);
-    println!("{}", if is_flat { "flat" } else { "NOT FLAT" });
+    writeln!(out, "{}", if is_flat { "flat" } else { "NOT FLAT" })?;
     Ok(is_flat)
 }
 
 fn nodes(fleet: &Fleet) -> impl Iterator<Item = (String, &Node)> {
-    let gateways = fleet.gateways.iter().enumerate().map(|(i, node)| (format!("gateway {i}"), node));
+    let gateways =
+        fleet.gateways.iter().enumerate().map(|(i, node)| (format!("gateway {i}"), node));
     let workers = fleet.workers.iter().enumerate().map(|(i, node)| (format!("worker {i}"), node));
     gateways.chain(workers)
 }

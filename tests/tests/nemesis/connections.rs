@@ -51,7 +51,8 @@ async fn no_socket_is_closed_when_a_link_flaps() -> Result<()> {
 }
 
 #[tokio::test]
-async fn pages_whose_connections_are_reset_come_back_and_find_what_was_acknowledged() -> Result<()> {
+async fn pages_whose_connections_are_reset_come_back_and_find_what_was_acknowledged() -> Result<()>
+{
     let report = must_survive(&["browser-cut"], 2, "--store sqlite").await?;
     ensure!(report.closed_by_gateway_faults > 0, "{report:?}");
     Ok(())

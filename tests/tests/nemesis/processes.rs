@@ -11,7 +11,8 @@ async fn no_socket_is_closed_when_workers_are_killed_told_to_end_and_stopped() -
 }
 
 #[tokio::test]
-async fn no_socket_is_closed_when_workers_are_resized_restarted_and_run_an_older_app() -> Result<()> {
+async fn no_socket_is_closed_when_workers_are_resized_restarted_and_run_an_older_app() -> Result<()>
+{
     let faults = ["reshard", "rolling-restart", "app-version"];
     must_survive(&faults, 3, "--store sqlite").await.map(drop)
 }

@@ -242,7 +242,9 @@ async fn write(
     } else {
         write_with_kept(lease, cluster, &statement, &values, saves).await?
     };
-    rows.iter().map(|columns| Ok((columns.try_get("id")?, values::epoch(columns, "epoch")?))).collect()
+    rows.iter()
+        .map(|columns| Ok((columns.try_get("id")?, values::epoch(columns, "epoch")?)))
+        .collect()
 }
 
 async fn write_one(
@@ -264,7 +266,9 @@ async fn write_one(
         &i64::from(owner.app_version),
     ];
     let rows = faults::under_way(Point::SaveSent, lease.query(&statement, &values)).await?;
-    rows.iter().map(|columns| Ok((columns.try_get("id")?, values::epoch(columns, "epoch")?))).collect()
+    rows.iter()
+        .map(|columns| Ok((columns.try_get("id")?, values::epoch(columns, "epoch")?)))
+        .collect()
 }
 
 /// One transaction, sent as a whole. What fails within makes the rest fail too, and any failure
