@@ -1,7 +1,7 @@
 # The two commands of the README, and what they stand on. `make` alone lists them.
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check bench bench-store crowd race exactly-once cuts moves nemesis prove soak
+.PHONY: help demo local image test check bench bench-store crowd race exactly-once cuts moves idle nemesis prove soak
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 20
@@ -10,6 +10,18 @@ demo: ## set up, build, and run the demo on http://127.0.0.1:8000 (more flags: A
 	tests/setup.sh demo
 	cargo build --release -p single-state-gateway -p single-state-worker
 	cargo run --release -p single-state-gateway -- dev --vendor gateway/client/node_modules $(ARGS)
+
+local: ## 2 gateways, 3 workers and PostgreSQL as plain processes; Prometheus and Grafana if installed
+	tests/setup.sh local
+	cargo build --release -p single-state-gateway -p single-state-worker
+	deploy/local.sh $(ARGS)
+
+image: ## build target/image.tar, an OCI archive of static programs, without Docker; run it, print sizes
+	tests/setup.sh test
+	deploy/image/binaries.sh target/image
+	deploy/image/oci.sh target/image target/image.tar single-state:dev
+	SINGLE_STATE_TEST_IMAGE=$(CURDIR)/target/image.tar \
+	  cargo test -p single-state-tests --test deploy image
 
 # Crash points and mutants, which nothing but tests may have.
 FAULTS := --features single-state-tests/faults
@@ -64,6 +76,12 @@ moves: ## 1,000 sessions in both stores while workers and gateways come and go; 
 	cargo build --workspace --bins
 	SINGLE_STATE_TEST_PROGRAMS=$(CURDIR)/target/release SINGLE_STATE_TEST_MOVES=1000 \
 	  cargo test -p single-state-tests --test moves -- --nocapture --test-threads 1
+
+idle: ## memory of 100,000 browsers that are quiet, and how fast they connect; as many as fit: BROWSERS=1000000
+	cargo build --release -p single-state-gateway -p single-state-worker
+	cargo build --release -p single-state-tests --bin swarm
+	SINGLE_STATE_TEST_PROGRAMS=$(CURDIR)/target/release SINGLE_STATE_TEST_IDLE=$(or $(BROWSERS),100000) \
+	  cargo test -p single-state-tests --test idle -- --nocapture
 
 nemesis: ## ten minutes of faults of all kinds, replayable by their seed: ARGS='--seed 7 --store sqlite --html nemesis.html'
 	tests/setup.sh test

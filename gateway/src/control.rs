@@ -1,8 +1,12 @@
 //! `POST /dev/{kill,drain,scale}`: what a page may ask of `gateway dev`, so that its user sees that
-//! nothing breaks. Exists nowhere else, and obeys only pages of the gateway's own address.
+//! nothing breaks. Exists nowhere else, and obeys only pages of the gateway's own address. Pages learn
+//! from [`ABOUT`] whether it is there.
 
-use hyper::header::{HOST, ORIGIN};
+use bytes::Bytes;
+use http_body_util::{BodyExt, Full};
+use hyper::header::{CONTENT_TYPE, HOST, HeaderValue, ORIGIN};
 use hyper::{HeaderMap, Method, StatusCode};
+use serde_json::json;
 
 use crate::dev::{MAX_WORKERS, SupervisorHandle};
 use crate::origin;
@@ -10,6 +14,10 @@ use crate::pages::{Page, text};
 
 /// Where these requests go.
 pub(crate) const PREFIX: &str = "/dev/";
+
+/// Says whether somebody obeys, in `run` as well: a page that looked for something that is not there
+/// would have an error in its console.
+pub(crate) const ABOUT: &str = "/client/gateway.json";
 
 /// A request of a page.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -20,6 +28,14 @@ enum Wish {
     Drain(u32),
     /// Run so many workers.
     Scale(u32),
+}
+
+/// What stands at [`ABOUT`]; `workers`: how many `gateway dev` runs.
+pub(crate) fn about(workers: Option<usize>) -> Page {
+    let about = json!({"dev": workers.is_some(), "workers": workers}).to_string();
+    let mut page = text(StatusCode::OK, "");
+    page.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    page.map(|_| Full::new(Bytes::from(about)).map_err(|never| match never {}).boxed_unsync())
 }
 
 /// Answers a request below [`PREFIX`]: 202 when it is under way.

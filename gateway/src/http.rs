@@ -78,6 +78,10 @@ async fn page(request: Request<Incoming>, address: IpAddr, shared: &Rc<Shared>) 
             let (method, headers, uri) = (request.method(), request.headers(), request.uri());
             return control::obey(supervisor, method, headers, path, uri.query()).await;
         }
+        if path == control::ABOUT {
+            let workers = shared.router.topology().map(|topology| topology.workers().len());
+            return control::about(workers.filter(|_| shared.supervisor.get().is_some()));
+        }
         return shared.pages.serve(request).await;
     }
     match upgrade(request, address, shared).await {

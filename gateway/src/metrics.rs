@@ -1,5 +1,6 @@
 //! What the gateway counts. Names are part of the contract with dashboards.
 
+use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 use prometheus_client::encoding::EncodeLabelSet;
@@ -8,11 +9,19 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::Registry;
-use single_state_node::metrics::{LinkMetrics, registry, render};
+use single_state_node::metrics::{LinkMetrics, family, registry, render};
 use single_state_proto::browser::ResetReason;
 use single_state_proto::frame::Refused;
 
 use crate::channel::{Mirror, Parting};
+
+/// Close codes and statuses that are counted from the start; others come with their first event.
+const CLOSED: [u16; 13] =
+    [1001, 1002, 1007, 1009, 1012, 1013, 4400, 4401, 4403, 4409, 4410, 4429, 4503];
+const REFUSED: [u16; 6] = [400, 401, 403, 426, 429, 503];
+const RESUMES: [&str; 3] = ["new", "resumed", "reset"];
+const RESETS: [&str; 3] = ["rolled_back", "overflow", "channel_expired"];
+const MOVES: [&str; 3] = ["handoff", "failover", "reset"];
 
 /// Metrics of one gateway.
 #[derive(Debug)]
@@ -23,6 +32,7 @@ pub(crate) struct Metrics {
     pub(crate) parked: Gauge,
     pub(crate) generation: Gauge,
     pub(crate) links_up: Gauge,
+    pub(crate) link_round_trip_seconds: Gauge<f64, AtomicU64>,
     pub(crate) draining: Gauge,
     pub(crate) handshakes_waiting: Gauge,
     pub(crate) handshakes_shed: Counter,
@@ -64,6 +74,7 @@ impl Metrics {
             parked: Gauge::default(),
             generation: Gauge::default(),
             links_up: Gauge::default(),
+            link_round_trip_seconds: Gauge::default(),
             draining: Gauge::default(),
             handshakes_waiting: Gauge::default(),
             handshakes_shed: Counter::default(),
@@ -71,15 +82,15 @@ impl Metrics {
             messages_out: Counter::default(),
             bytes_in: Counter::default(),
             bytes_out: Counter::default(),
-            closed: Family::default(),
-            refused: Family::default(),
-            resumes: Family::default(),
-            resets: Family::default(),
-            open_refusals: Family::default(),
+            closed: family(CLOSED.map(|code| Code { code })),
+            refused: family(REFUSED.map(|code| Code { code })),
+            resumes: family(RESUMES.map(|outcome| Outcome { outcome })),
+            resets: reasons(RESETS),
+            open_refusals: reasons(Refused::NAMES),
             // 100 µs to 100 s.
             handoff_seconds: Histogram::new(exponential_buckets(1e-4, 10_f64.cbrt(), 19)),
             failover_seconds: Histogram::new(exponential_buckets(1e-4, 10_f64.cbrt(), 19)),
-            moves: Family::default(),
+            moves: reasons(MOVES),
             registry,
         };
         metrics.register()
@@ -92,6 +103,12 @@ impl Metrics {
         r(registry, "parked", "Channels that wait for a worker", &self.parked);
         r(registry, "generation", "Generation of the topology", &self.generation);
         r(registry, "links_up", "Workers with which a link is up", &self.links_up);
+        let round_trip = "Last round trip of the slowest link, in seconds";
+        registry.register(
+            "link_round_trip_seconds",
+            round_trip,
+            self.link_round_trip_seconds.clone(),
+        );
         r(registry, "draining", "1 while the gateway sends its browsers away", &self.draining);
         let waiting = "Connections that wait to be let in";
         r(registry, "handshakes_waiting", waiting, &self.handshakes_waiting);
@@ -182,4 +199,8 @@ impl Metrics {
     pub(crate) fn render(&self) -> String {
         render(&self.registry)
     }
+}
+
+fn reasons<const N: usize>(reasons: [&'static str; N]) -> Family<Reason, Counter> {
+    family(reasons.map(|reason| Reason { reason }))
 }

@@ -1,8 +1,11 @@
 //! Files for browsers: the web folder or the embedded demo at `/`, our client at `/client/`, and
 //! the npm packages that pages import at `/vendor/`.
 
+mod lean;
+
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
+use std::sync::LazyLock;
 
 use bytes::Bytes;
 use http_body_util::combinators::UnsyncBoxBody;
@@ -27,9 +30,19 @@ client_files! {
     "address.js" "backoff.js" "channel.js" "claim.js" "connection.js" "conversation.js"
     "environment.js" "errors.js" "inputs.js" "message.js" "mirror.js" "preact.js" "protocol.js"
     "receipts.js" "silence.js" "single-state.js" "socket.js" "store.js" "wake.js"
-    "demo/app.js" "demo/cards.js" "demo/html.js" "demo/index.html" "demo/reducer.js"
-    "demo/style.css" "demo/vector.js" "demo/words.js"
+    "demo/app.js" "demo/banners.js" "demo/cards.js" "demo/chart.js" "demo/curve.js" "demo/dev.js"
+    "demo/handoffs.js" "demo/html.js" "demo/index.html" "demo/owner.js" "demo/reducer.js"
+    "demo/style.css" "demo/train.js" "demo/vector.js" "demo/words.js"
 }
+
+/// The same, and of modules only what a browser needs.
+static SERVED: LazyLock<Vec<(&str, String)>> = LazyLock::new(|| {
+    let lean = |(path, content): &(&'static str, &str)| {
+        let is_module = path.ends_with(".js");
+        (*path, if is_module { lean::lean(content) } else { (*content).to_owned() })
+    };
+    CLIENT.iter().map(lean).collect()
+});
 
 /// Where pages get npm packages from when this machine has none.
 const PUBLIC_PACKAGES: &str = "https://cdn.jsdelivr.net/npm/";
@@ -75,7 +88,7 @@ impl Pages {
 }
 
 fn client(path: &str) -> Page {
-    match CLIENT.iter().find(|(name, _)| *name == path) {
+    match SERVED.iter().find(|(name, _)| *name == path) {
         Some((name, content)) => {
             let mut page = text(StatusCode::OK, content);
             let content_type = HeaderValue::from_static(content_type(name));

@@ -79,7 +79,7 @@ pub(crate) struct Args {
     /// Keep no history of --workload append, and do not look for what was sent.
     #[arg(long)]
     unchecked: bool,
-    /// A server process whose CPU and memory to report; several.
+    /// A server process whose CPU and memory to report; several, those of one name together.
     #[arg(long, value_name = "NAME=PID")]
     pid: Vec<String>,
     /// Faults to show on the time line: lines of {"at_ms":…,"what":"…"}, in milliseconds since
@@ -161,8 +161,8 @@ impl Args {
             self.session_keys_file.as_deref().and_then(|path| read_keys(path, &mut mistakes));
         let most = self.browsers_per_process.as_deref();
         let browsers_per_process = limits::browsers_per_process(most, &mut mistakes);
-        let watched: Vec<_> =
-            self.pid.iter().map(|text| mistakes.parse::<Watched>("--pid", text)).collect();
+        let watched =
+            self.pid.iter().filter_map(|text| mistakes.parse::<Watched>("--pid", text)).collect();
         let part = self.part.as_deref().and_then(|text| mistakes.parse::<Part>("--part", text));
         let appends = matches!(workload, Some(Workload::Append { .. }));
         let config = (|| {
@@ -180,7 +180,7 @@ impl Args {
                 browsers_per_process: browsers_per_process?,
                 history: self.history,
                 checks: appends && !self.unchecked,
-                watched: watched.into_iter().flatten().collect(),
+                watched: Watched::by_name(watched),
                 mark: self.mark,
                 json: self.json,
                 html: self.html,

@@ -20,7 +20,7 @@ use crate::news::{News, Part, Phase, Tally};
 use crate::progress::Progress;
 use crate::report::{Facts, Report};
 use crate::timeline::{Timeline, read_marks};
-use crate::usage::Watched;
+use crate::usage::{Watched, available_memory};
 use crate::verdict;
 
 /// So long a target may take to accept a first connection.
@@ -48,6 +48,7 @@ struct Member {
 struct Sample {
     cpu: Vec<Option<Duration>>,
     memory: Vec<Option<u64>>,
+    available: Option<u64>,
     at: Instant,
 }
 
@@ -66,7 +67,8 @@ pub(crate) async fn run(config: &Config) -> Result<Report> {
     watched.push(Watched::this().with(pids));
     let first = Sample::take(&watched);
 
-    let connected = crew.until_all_have_told().await?;
+    let (connecting, connected) = (Instant::now(), crew.until_all_have_told().await?);
+    let connecting = connecting.elapsed();
     if connected.connected == 0 {
         let reasons = connected.reasons.join("; ");
         bail!("none of {} browsers is connected: {reasons}", config.browsers);
@@ -88,6 +90,11 @@ pub(crate) async fn run(config: &Config) -> Result<Report> {
     let marks = config.mark.as_deref().map(|path| read_marks(path, began_ms)).transpose()?;
     let facts = Facts {
         processes: crew.members.len(),
+        connecting,
+        taken: first
+            .available
+            .zip(after.available)
+            .map(|(first, after)| first.saturating_sub(after)),
         measured: after.at - before.at,
         timeline: crew.timeline.seconds(),
         marks: marks.unwrap_or_default(),
@@ -236,6 +243,7 @@ impl Sample {
         Self {
             cpu: watched.iter().map(Watched::cpu).collect(),
             memory: watched.iter().map(Watched::memory).collect(),
+            available: available_memory(),
             at: Instant::now(),
         }
     }

@@ -41,7 +41,12 @@ pub(crate) struct Report {
     pub(crate) checked: usize,
     /// Processes of the swarm that had browsers.
     pub(crate) swarm_processes: usize,
+    /// Until all were there, from the start of the first process of the swarm.
+    pub(crate) connecting_seconds: f64,
     pub(crate) measured_seconds: f64,
+    /// What this machine has less of since before the first connection: all that runs on it, and the
+    /// kernel's sockets.
+    pub(crate) machine_bytes_per_browser: Option<f64>,
     /// Milliseconds since 1970: marks and seconds count from there.
     pub(crate) began_ms: u64,
     /// What was wrong, the first of each kind.
@@ -68,6 +73,9 @@ pub(crate) struct Process {
 #[derive(Debug)]
 pub(crate) struct Facts {
     pub(crate) processes: usize,
+    pub(crate) connecting: Duration,
+    /// Memory of the machine that is not free any more, in bytes.
+    pub(crate) taken: Option<u64>,
     pub(crate) measured: Duration,
     pub(crate) timeline: Vec<Figures>,
     pub(crate) marks: Vec<Mark>,
@@ -79,6 +87,7 @@ impl Report {
     pub(crate) fn new(mut tally: Tally, verdict: Verdict, facts: Facts) -> Self {
         verdict.reasons.into_iter().for_each(|reason| tally.note(reason));
         let measured_seconds = facts.measured.as_secs_f64();
+        let connected = tally.connected.max(1) as f64;
         Self {
             connected: tally.connected,
             round_trips: tally.round_trips,
@@ -96,7 +105,9 @@ impl Report {
             returns: tally.returns,
             checked: verdict.items,
             swarm_processes: facts.processes,
+            connecting_seconds: facts.connecting.as_secs_f64(),
             measured_seconds,
+            machine_bytes_per_browser: facts.taken.map(|taken| taken as f64 / connected),
             began_ms: facts.began_ms,
             reasons: tally.reasons,
             processes: Vec::new(),
@@ -146,6 +157,7 @@ impl Report {
     pub(crate) fn figures(&self) -> Vec<(&'static str, String)> {
         let mut figures = vec![
             ("browsers", self.connected.to_string()),
+            ("connects/s", format!("{:.0}", self.connected as f64 / self.connecting_seconds)),
             ("round trips", self.round_trips.to_string()),
             ("round trips/s", format!("{:.0}", self.round_trips_per_second)),
             ("p50", micros(self.p50_us)),
@@ -197,6 +209,9 @@ impl Report {
                 100.0 * process.cpu_share,
                 process.bytes_per_browser
             )?;
+        }
+        if let Some(bytes) = self.machine_bytes_per_browser {
+            writeln!(out, "  this machine, with sockets: {bytes:.0} bytes a browser")?;
         }
         for reason in &self.reasons {
             writeln!(out, "  {reason}")?;

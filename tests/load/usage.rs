@@ -39,6 +39,18 @@ impl Watched {
         self
     }
 
+    /// Those of one name as one, in the order in which the names come.
+    pub(crate) fn by_name(all: Vec<Self>) -> Vec<Self> {
+        let mut named: Vec<Self> = Vec::new();
+        for one in all {
+            match named.iter_mut().find(|known| known.name == one.name) {
+                Some(known) => known.pids.extend(one.pids),
+                None => named.push(one),
+            }
+        }
+        named
+    }
+
     /// CPU time of all its threads so far, user and system; `None` when it is gone.
     pub(crate) fn cpu(&self) -> Option<Duration> {
         self.pids.iter().map(|pid| cpu(*pid)).sum()
@@ -61,8 +73,18 @@ fn cpu(pid: u32) -> Option<Duration> {
 }
 
 fn memory(pid: u32) -> Option<u64> {
-    let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
-    let line = status.lines().find_map(|line| line.strip_prefix("RssAnon:"))?;
+    kib(&fs::read_to_string(format!("/proc/{pid}/status")).ok()?, "RssAnon:")
+}
+
+/// Memory that the machine could still give, in bytes: what browsers cost in all, sockets too, as far
+/// as they and their servers are here.
+pub(crate) fn available_memory() -> Option<u64> {
+    kib(&fs::read_to_string("/proc/meminfo").ok()?, "MemAvailable:")
+}
+
+/// The value of one line of such a file, in bytes.
+fn kib(text: &str, name: &str) -> Option<u64> {
+    let line = text.lines().find_map(|line| line.strip_prefix(name))?;
     Some(line.split_whitespace().next()?.parse::<u64>().ok()? * 1024)
 }
 
@@ -75,6 +97,13 @@ mod tests {
         let this = Watched::this();
         assert!(this.cpu().unwrap() > Duration::ZERO);
         assert!(this.memory().unwrap() > 100_000);
+    }
+
+    #[test]
+    fn processes_of_one_name_count_as_one() {
+        let named = |name: &str, pids: &[u32]| Watched { name: name.into(), pids: pids.into() };
+        let all = vec![named("gateway", &[1]), named("worker", &[2]), named("gateway", &[3])];
+        assert_eq!(Watched::by_name(all), [named("gateway", &[1, 3]), named("worker", &[2])]);
     }
 
     #[test]

@@ -83,6 +83,11 @@ impl Options {
         Self { store: url.to_owned(), ..self }
     }
 
+    /// The wall clock of the process of this name, if it has one of its own.
+    fn give_clock(&self, name: &str, command: &mut Command) -> Result<()> {
+        self.clocks.as_ref().map_or(Ok(()), |clocks| clocks.give(name, command))
+    }
+
     /// Adds a flag of the gateway and its value.
     #[must_use]
     pub fn gateway_flag(mut self, flag: &str, value: &str) -> Self {
@@ -308,15 +313,18 @@ pub(crate) async fn start_gateway(
         None => command.arg("--unsigned-sessions"),
     };
     options.faults.tell(Victim::Gateway, &mut command);
-    let node = start_node(options, "gateway", command).await?;
+    options.give_clock("gateway", &mut command)?;
+    let node = start_node("gateway", command, "gateway listens").await?;
     options.faults.must_be_known(Victim::Gateway, &node.process).await?;
     Ok(node)
 }
 
 /// Starts a worker that listens there.
 pub(crate) async fn start_worker(options: &Options, index: usize, address: &str) -> Result<Node> {
-    let command = worker_command(options, index, address);
-    let node = start_node(options, &format!("worker {index}"), command).await?;
+    let mut command = worker_command(options, index, address);
+    let name = format!("worker {index}");
+    options.give_clock(&name, &mut command)?;
+    let node = start_node(&name, command, "worker listens").await?;
     options.faults.must_be_known(Victim::Worker(index), &node.process).await?;
     Ok(node)
 }
@@ -336,14 +344,10 @@ fn worker_command(options: &Options, index: usize, address: &str) -> Command {
     command
 }
 
-/// Names begin with what kind of process it is.
-async fn start_node(options: &Options, name: &str, mut command: Command) -> Result<Node> {
-    if let Some(clocks) = &options.clocks {
-        clocks.give(name, &mut command)?;
-    }
+/// Starts a process that says with `message` where it listens.
+pub async fn start_node(name: &str, command: Command, message: &str) -> Result<Node> {
     let process = Process::spawn(name, command)?;
-    let kind = name.split(' ').next().unwrap_or(name);
-    let line = process.wait_for_message(&format!("{kind} listens")).await?;
+    let line = process.wait_for_message(message).await?;
     let address = |field: &str| line[field].as_str().map(str::to_owned).context("no address");
     let (address, admin) = (address("listen")?, address("admin_listen")?);
     Ok(Node { process, address, admin })

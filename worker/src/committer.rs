@@ -261,6 +261,9 @@ impl Committer {
                     version,
                     applied: resident.saved_inputs(),
                 });
+                if let Some(since) = resident.waits_at_gate() {
+                    self.metrics.gate_seconds.observe(since.elapsed().as_secs_f64());
+                }
                 if let Some(due) = resident.saved() {
                     self.schedule(&resident, due);
                 }

@@ -7,5 +7,5 @@ use std::process::ExitCode;
 use single_state_worker::App;
 
 fn main() -> ExitCode {
-    App::default().run::<demo::Demo>()
+    App::new(demo::Digits::load()).run::<demo::Demo>()
 }

@@ -9,17 +9,24 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::Registry;
-use single_state_node::metrics::{LinkMetrics, registry, render};
+use single_state_node::metrics::{LinkMetrics, family, registry, render};
 use single_state_proto::frame::Refused;
 
 use crate::resident::Leave;
 use crate::watchdog::Blocks;
+
+/// How a session comes into memory.
+const CLAIMS: [&str; 4] = ["fresh", "stored", "steal", "home"];
+/// Why a session is refused to browsers until an operator looks: it ended its workers, its state
+/// cannot be read, or a new one cannot be made.
+const QUARANTINES: [&str; 3] = ["strikes", "unreadable", "default"];
 
 /// Metrics of one worker.
 #[derive(Debug)]
 pub(crate) struct Metrics {
     registry: Registry,
     pub(crate) link: LinkMetrics,
+    pub(crate) generation: Gauge,
     pub(crate) links: Gauge,
     pub(crate) channels: Gauge,
     pub(crate) resident: Gauge,
@@ -34,6 +41,7 @@ pub(crate) struct Metrics {
     pub(crate) commit_rows: Histogram,
     pub(crate) commit_seconds: Histogram,
     pub(crate) encode_seconds: Histogram,
+    pub(crate) gate_seconds: Histogram,
     pub(crate) save_failures: Counter,
     pub(crate) fenced: Counter,
     pub(crate) regressions: Counter,
@@ -57,6 +65,7 @@ impl Metrics {
         let mut registry = registry();
         let metrics = Self {
             link: LinkMetrics::register(&mut registry),
+            generation: Gauge::default(),
             links: Gauge::default(),
             channels: Gauge::default(),
             resident: Gauge::default(),
@@ -78,18 +87,20 @@ impl Metrics {
             commit_seconds: Histogram::new(exponential_buckets(1e-4, 10_f64.cbrt(), 16)),
             // 1 µs to 1 s.
             encode_seconds: Histogram::new(exponential_buckets(1e-6, 10_f64.cbrt(), 19)),
+            // 100 µs to 100 s.
+            gate_seconds: Histogram::new(exponential_buckets(1e-4, 10_f64.cbrt(), 19)),
             save_failures: Counter::default(),
             fenced: Counter::default(),
             regressions: Counter::default(),
             oldest_change_seconds: Gauge::default(),
-            claims: Family::default(),
-            passivated: Family::default(),
-            moved: Family::default(),
+            claims: reasons(CLAIMS),
+            passivated: reasons(Leave::ALL.map(Leave::name)),
+            moved: reasons(Leave::MOVES.map(Leave::name)),
             // 100 µs to 10 s.
             handoff_seconds: Histogram::new(exponential_buckets(1e-4, 10_f64.cbrt(), 16)),
             handlers_dropped: Counter::default(),
-            quarantined: Family::default(),
-            refused: Family::default(),
+            quarantined: reasons(QUARANTINES),
+            refused: reasons(Refused::NAMES),
             registry,
         };
         metrics.register()
@@ -98,6 +109,8 @@ impl Metrics {
     fn register(mut self) -> Self {
         let registry = &mut self.registry;
         let r = |r: &mut Registry, name, help, gauge: &Gauge| r.register(name, help, gauge.clone());
+        let generation = "Generation of the topology that gateways have told; 0 before";
+        r(registry, "generation", generation, &self.generation);
         r(registry, "links", "Gateways with which a link is up", &self.links);
         r(registry, "channels", "Channels with a connection", &self.channels);
         r(registry, "sessions_resident", "Sessions in memory", &self.resident);
@@ -127,6 +140,8 @@ impl Metrics {
         h(registry, "commit_seconds", "Time that a save took, in seconds", &self.commit_seconds);
         let help = "Time that it took to make a snapshot, in seconds";
         h(registry, "encode_seconds", help, &self.encode_seconds);
+        let help = "Time that what a durable session says waits for its commit, in seconds";
+        h(registry, "gate_seconds", help, &self.gate_seconds);
         c(registry, "save_failures", "Saves whose outcome was not known", &self.save_failures);
         let help = "Sessions lost to a later owner, noticed when they were saved or confirmed";
         c(registry, "saves_fenced", help, &self.fenced);
@@ -150,16 +165,18 @@ impl Metrics {
     }
 
     pub(crate) fn claimed(&self, reason: &'static str) {
+        debug_assert!(CLAIMS.contains(&reason), "{reason}");
         self.claims.get_or_create(&Reason { reason }).inc();
     }
 
-    pub(crate) fn passivated(&self, reason: &'static str) {
-        self.passivated.get_or_create(&Reason { reason }).inc();
+    /// A session, or the app's state of one, has left memory.
+    pub(crate) fn passivated(&self, why: Leave) {
+        self.passivated.get_or_create(&Reason { reason: why.name() }).inc();
     }
 
     /// A session has left memory, for which it took so long.
     pub(crate) fn left(&self, why: Leave, took: Duration) {
-        self.passivated(why.name());
+        self.passivated(why);
         if why.is_move() {
             self.moved.get_or_create(&Reason { reason: why.name() }).inc();
             self.handoff_seconds.observe(took.as_secs_f64());
@@ -172,10 +189,15 @@ impl Metrics {
     }
 
     pub(crate) fn quarantined(&self, reason: &'static str) {
+        debug_assert!(QUARANTINES.contains(&reason), "{reason}");
         self.quarantined.get_or_create(&Reason { reason }).inc();
     }
 
     pub(crate) fn render(&self) -> String {
         render(&self.registry)
     }
+}
+
+fn reasons<const N: usize>(reasons: [&'static str; N]) -> Family<Reason, Counter> {
+    family(reasons.map(|reason| Reason { reason }))
 }

@@ -4,19 +4,24 @@ import { render } from "preact";
 import { useEffect } from "preact/hooks";
 import { useView } from "../preact.js";
 import { openSession } from "../single-state.js";
-import { Axpy, Notes, Train, Yak } from "./cards.js";
+import { Banners } from "./banners.js";
+import { Axpy, Notes, Yak } from "./cards.js";
+import { countWorkers } from "./dev.js";
 import { html } from "./html.js";
+import { Where } from "./owner.js";
 import { initial, onReset, reducer } from "./reducer.js";
-import { changeInWords, connectionInWords, ownerInWords, savingInWords } from "./words.js";
+import { Train } from "./train.js";
+import { connectionInWords, ownerInWords, savingInWords } from "./words.js";
 
 /** @typedef {import("../message.js").Message} Message */
 
 const session = openSession({
   initial,
-  reducer,
+  reducer: (state, message) => reducer(state, message, performance.now()),
   onReset,
   // Who owns the session is asked when it may be another one, and not otherwise.
-  onWelcome({ epoch }) {
+  onWelcome({ epoch, replaced }) {
+    if (replaced) session.dispatch({ tag: "_replaced" });
     if (session.view.state.owner?.epoch !== epoch) send({ tag: "where" });
   },
 });
@@ -28,22 +33,6 @@ function send(message) {
   session.publish(message).catch(({ message }) => session.dispatch({ tag: "_unsent", reason: message }));
 }
 
-/**
- * What interrupts is said at once; what is calm waits its turn, also with a screen reader.
- *
- * @param {{ id: string, text: string, calm?: boolean, onDismiss: () => void }} props
- */
-function Banner({ id, text, calm = false, onDismiss }) {
-  // The live region is there before its text is, else a screen reader may miss the text.
-  return html`<div role=${calm ? "status" : "alert"}>
-    ${text &&
-    html`<div class=${calm ? "banner calm" : "banner"}>
-      <p id=${id}>${text}</p>
-      <button class="quiet" id=${`${id}-dismiss`} onClick=${onDismiss}>Dismiss</button>
-    </div>`}
-  </div>`;
-}
-
 function Page() {
   const view = useView(session);
   const { state, connection } = view;
@@ -51,9 +40,6 @@ function Page() {
   useEffect(() => {
     if (connection.status === "open") forgetNewSession();
   }, [connection.status]);
-  const change = state.change ? changeInWords(state.change) : "";
-  const lost = state.change?.lost ?? false;
-  const dismissChange = () => dispatch({ tag: "_dismiss_change" });
   const card = { state, send, dispatch };
   return html`
     <header>
@@ -65,25 +51,15 @@ function Page() {
         <p id="owner">${ownerInWords(state)}</p>
         <p id="saving">${savingInWords(view)}</p>
       </div>
-      <nav class="row">
-        <a href="/?session=new">Start a new session</a>
-        <button id="where-run" class="quiet" onClick=${() => send({ tag: "where" })}
-          title="Asks the session who owns it">Where is it?</button>
-        <button id="broken-run" class="quiet" onClick=${() => send({ tag: "broken" })}
-          title="Sends a message whose handler fails">Break a handler</button>
-      </nav>
+      <nav aria-label="Sessions"><a href="/?session=new">Start a new session</a></nav>
     </header>
-    <div class="banners">
-      <${Banner} id="lost-banner" text=${lost ? change : ""} onDismiss=${dismissChange} />
-      <${Banner} id="notice" calm text=${lost ? "" : change} onDismiss=${dismissChange} />
-      <${Banner} id="error" text=${state.error}
-        onDismiss=${() => dispatch({ tag: "_dismiss_error" })} />
-    </div>
+    <${Banners} view=${view} dispatch=${dispatch} />
     <main class="cards">
-      <${Yak} ...${card} />
-      <${Axpy} ...${card} />
       <${Train} ...${card} />
+      <${Where} ...${card} gateway=${location.host} />
       <${Notes} ...${card} />
+      <${Axpy} ...${card} />
+      <${Yak} ...${card} />
     </main>
   `;
 }
@@ -95,6 +71,11 @@ function forgetNewSession() {
   url.searchParams.delete("session");
   history.replaceState(null, "", url);
 }
+
+countWorkers().then(
+  (workers) => session.dispatch({ tag: "_dev", dev: workers && { workers, asked: false } }),
+  () => console.info("who looks after the workers is not known: there are no buttons to disturb them"),
+);
 
 render(html`<${Page} />`, /** @type {HTMLElement} */ (document.getElementById("app")));
 // Not before something else can be seen: the page is never blank.

@@ -15,9 +15,9 @@ import { parseNumber, parseVector, printVector } from "./vector.js";
  * @property {(message: Message) => void} dispatch to this page's own state
  */
 
-/** @param {{ title: string, note: string, children?: any }} props */
-function Card({ title, note, children }) {
-  return html`<section class="card">
+/** @param {{ title: string, note: string, wide?: boolean, children?: any }} props */
+export function Card({ title, note, wide = false, children }) {
+  return html`<section class=${wide ? "card wide" : "card"}>
     <h2>${title}</h2>
     <p class="note">${note}</p>
     ${children}
@@ -68,40 +68,6 @@ export function Axpy({ state, send }) {
     </form>
     <p class="problem" id="axpy-problem" role="alert">${problem}</p>
     <p class="value">= <output id="axpy-result">${result}</output></p>
-  <//>`;
-}
-
-/** @param {CardProps} props */
-export function Train({ state, send }) {
-  const [rate, setRate] = useState(0.5);
-  const { progress, loss, training } = state.assigned;
-
-  /** @param {{ currentTarget: HTMLInputElement }} event */
-  const rateOf = ({ currentTarget }) => Number(currentTarget.value);
-  /** @param {{ currentTarget: HTMLInputElement }} event */
-  const onInput = (event) => setRate(rateOf(event));
-  // `change` comes once, when the slider is let go; `input` would be a message for each pixel.
-  /** @param {{ currentTarget: HTMLInputElement }} event */
-  const onChange = (event) => void send({ tag: "set", rate: rateOf(event) });
-
-  return html`<${Card} title="Train" note="Long work in small steps; it goes on without this page.">
-    <label for="train-rate">rate <output id="train-rate-value">${rate.toFixed(2)}</output></label>
-    <input id="train-rate" type="range" min="0.05" max="1" step="0.05" value=${rate}
-      onInput=${onInput} onChange=${onChange} />
-    <div class="row">
-      <button id="train-run" onClick=${() => send({ tag: "train", steps: 300, rate })}>Train</button>
-      <button id="train-pause" class="quiet" disabled=${training !== "running"}
-        onClick=${() => send({ tag: "pause" })}>Pause</button>
-      <button id="train-continue" class="quiet" disabled=${training !== "paused"}
-        onClick=${() => send({ tag: "continue" })}>Continue</button>
-    </div>
-    <progress id="train-progress" aria-label="Training progress"
-      value=${progress?.done ?? 0} max=${progress?.total || 1}></progress>
-    <p class="value">
-      <output id="train-state">${training ?? "not started"}</output>
-      ${progress && html`, step <output id="train-done">${progress.done}</output> of ${progress.total}`}
-      ${typeof loss === "number" && html`, loss <output id="train-loss">${loss.toPrecision(4)}</output>`}
-    </p>
   <//>`;
 }
 

@@ -1,7 +1,11 @@
 // The page's whole state, and what each message does to it: the session's messages, and the page's
 // own, whose tags begin with `_` (such tags never come from a session). Pure.
 
+import { QUIET, heard, listed, replaced } from "./handoffs.js";
+
 /** @typedef {import("../message.js").Message} Message */
+/** @typedef {import("./handoffs.js").Handoff} Handoff */
+/** @typedef {import("./handoffs.js").Watch} Watch */
 
 /**
  * Who owns the session: the answer to `{"tag":"where"}`.
@@ -28,7 +32,17 @@
  * @property {string[] | null} items the notes, as last listed
  * @property {Owner | null} owner
  * @property {Change | null} change of the owner, until it is dismissed
+ * @property {readonly Handoff[]} handoffs since the page was loaded, the last ones
+ * @property {Watch} watch
+ * @property {Dev | null} dev
  * @property {string} error what last went wrong, in words
+ */
+
+/**
+ * `gateway dev` obeys this page.
+ * @typedef {object} Dev
+ * @property {number} workers how many it runs
+ * @property {boolean} asked the page waits for its answer
  */
 
 /** @type {Readonly<DemoState>} */
@@ -38,24 +52,76 @@ export const initial = Object.freeze({
   items: null,
   owner: null,
   change: null,
+  handoffs: [],
+  watch: QUIET,
+  dev: null,
   error: "",
 });
 
 /**
  * @param {DemoState} state
  * @param {Message} message
+ * @param {number} now in ms, by a clock that never steps
  * @returns {DemoState}
  */
-export function reducer(state, message) {
+export function reducer(state, message, now) {
+  if (message.tag.startsWith("_")) return own(state, message, now);
+  return said({ ...state, watch: heard(state.watch, now) }, message);
+}
+
+/**
+ * A message of the session.
+ *
+ * @param {DemoState} state
+ * @param {Message} message
+ * @returns {DemoState}
+ */
+function said(state, message) {
   switch (message.tag) {
     case "assign":
-      return { ...state, assigned: { ...state.assigned, [message.key]: message.value } };
+      return assigned(state, message.key, message.value);
     case "items":
       return { ...state, items: message.items };
     case "error":
       return { ...state, error: errorInWords(message) };
     case "where":
       return located(state, ownerOf(message));
+    default:
+      return state;
+  }
+}
+
+/**
+ * @param {DemoState} state
+ * @param {string} key
+ * @param {any} value
+ * @returns {DemoState}
+ */
+function assigned(state, key, value) {
+  const isTraining = key === "training";
+  const watch = isTraining ? { ...state.watch, busy: value === "running" } : state.watch;
+  return { ...state, watch, assigned: { ...state.assigned, [key]: value } };
+}
+
+/**
+ * A message of the page to itself.
+ *
+ * @param {DemoState} state
+ * @param {Message} message
+ * @param {number} now
+ * @returns {DemoState}
+ */
+function own(state, message, now) {
+  const { watch } = state;
+  switch (message.tag) {
+    case "_replaced":
+      return { ...state, watch: replaced(watch, now) };
+    case "_disturbed":
+      return { ...state, watch: { ...watch, disturbed: now } };
+    case "_dev":
+      return { ...state, dev: message.dev };
+    case "_failed":
+      return { ...state, error: message.error };
     case "_shave":
       return { ...state, yaks: state.yaks + 1 };
     case "_unsent":
@@ -90,12 +156,21 @@ export function onReset(state) {
 function located(state, owner) {
   const from = state.owner;
   if (from === null || from.session !== owner.session) {
-    return { ...state, owner, change: null };
+    return { ...state, owner, change: null, handoffs: [] };
   }
   // The answer of an owner that is gone already may come late, or once more.
   if (owner.epoch < from.epoch) return state;
-  const change = owner.epoch > from.epoch ? changed(state.change, from, owner) : state.change;
-  return { ...state, owner, change };
+  if (owner.epoch === from.epoch) return { ...state, owner };
+  const { pause, busy } = state.watch;
+  const step = busy ? (state.assigned.progress?.done ?? null) : null;
+  const handoff = { epoch: owner.epoch, from: from.worker, to: owner.worker, pause, step };
+  return {
+    ...state,
+    owner,
+    change: changed(state.change, from, owner),
+    handoffs: listed(state.handoffs, handoff),
+    watch: { ...state.watch, pause: null },
+  };
 }
 
 /**

@@ -18,6 +18,9 @@ const FOR_AUTHORS: [(&str, &str); 3] = [
     ("SINGLE_STATE_CHECK_SNAPSHOTS", "1"),
 ];
 
+/// Which log lines an author sees: what is wrong, and why the app has rejected messages.
+const LOG: &str = "warn,rejected=debug";
+
 #[derive(Debug, Args)]
 pub(super) struct DevArgs {
     /// Where browsers connect.
@@ -76,7 +79,7 @@ pub(super) fn check_dev(
     let placement_key = args.common.placement_key.placement_key.clone();
     let format = args.common.log_format.clone();
     let web = args.common.web.clone();
-    let common = check_common(args.common, "warn", &mut mistakes);
+    let common = check_common(args.common, LOG, &mut mistakes);
     let mut extra_env: Vec<(OsString, OsString)> = vec![
         ("SINGLE_STATE_LOG_FORMAT".into(), format.into()),
         // Links of dev stay on loopback and have no keys, whatever the shell is set up for.

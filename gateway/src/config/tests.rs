@@ -52,6 +52,15 @@ fn all_mistakes_of_run_are_told_at_once() {
 }
 
 #[test]
+fn a_limit_of_0_bytes_is_what_a_link_carries() {
+    for (text, expected) in [("0", Some(16 << 20)), ("1", Some(1)), ("16777217", None)] {
+        let mut mistakes = Mistakes::default();
+        assert_eq!(bytes("--max-message-bytes", text, &mut mistakes), expected);
+        assert_eq!(mistakes.sentences().is_empty(), expected.is_some());
+    }
+}
+
+#[test]
 fn no_worker_and_the_same_worker_twice_are_mistakes() {
     assert_eq!(sentences("gateway run --unsigned-sessions").len(), 1);
     assert_eq!(sentences("gateway run --unsigned-sessions --workers [::1]:1,[::1]:1").len(), 1);

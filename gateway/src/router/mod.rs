@@ -214,6 +214,12 @@ impl Router {
         self.links().iter().map(|worker| worker.status()).collect()
     }
 
+    /// The slowest link's last round trip; zero without a link.
+    pub(crate) fn round_trip(&self) -> Duration {
+        let links = self.links();
+        links.iter().filter_map(|worker| worker.round_trip()).max().unwrap_or_default()
+    }
+
     // --- where a session goes -------------------------------------------------------------------
 
     /// Where placement sends a session now, or once a worker is there; `None` without any in the

@@ -78,12 +78,15 @@ pub(crate) struct WebSocket {
     socket: Rc<TcpStream>,
     inbound: Inbound,
     outbound: Outbound,
+    /// Our close is said, and nothing may follow it: browsers would not believe its code.
+    closed: bool,
 }
 
 impl WebSocket {
     /// A websocket on an upgraded connection, of which `read` has arrived already.
     pub(crate) fn new(socket: Rc<TcpStream>, read: &[u8], limits: MessageLimits) -> Self {
-        Self { socket, inbound: Inbound::new(read, limits), outbound: Outbound::default() }
+        let (inbound, outbound) = (Inbound::new(read, limits), Outbound::default());
+        Self { socket, inbound, outbound, closed: false }
     }
 
     /// Whether a part of what was sent waits for the kernel.
@@ -125,11 +128,14 @@ impl WebSocket {
                         return Ok(false);
                     }
                 }
+                Step::Ping(_) if self.closed => {}
                 Step::Ping(payload) => self.outbound.pong(&self.socket, &payload)?,
                 Step::Pong => {}
                 Step::Close(payload) => {
-                    // Both sides have said it; nothing else follows.
-                    let _ = self.outbound.close(&self.socket, None, &payload);
+                    // Both sides have said it then; nothing else follows.
+                    if !self.closed {
+                        let _ = self.outbound.close(&self.socket, None, &payload);
+                    }
                     return Err(Ended::ByBrowser);
                 }
             }
@@ -163,6 +169,7 @@ impl WebSocket {
     pub(crate) async fn close(mut self, message: Option<Bytes>, closing: Closing) {
         let mut payload = closing.code.to_be_bytes().to_vec();
         payload.extend_from_slice(closing.reason.as_bytes());
+        self.closed = true;
         if self.outbound.close(&self.socket, message.as_deref(), &payload).is_ok() {
             // Past the deadline the browser is gone or does not care.
             let _ = tokio::time::timeout(CLOSE_TIMEOUT, self.await_close()).await;

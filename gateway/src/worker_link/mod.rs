@@ -178,10 +178,15 @@ impl WorkerLink {
         self.up.borrow().iter().flat_map(|up| up.streams.values().cloned()).collect()
     }
 
+    /// How long the last PING took to come back, if the link is up.
+    pub(crate) fn round_trip(&self) -> Option<Duration> {
+        self.up.borrow().as_ref().and_then(|up| up.link.with(|link| link.round_trip()))
+    }
+
     /// What `/status` says of the worker.
     pub(crate) fn status(&self) -> serde_json::Value {
+        let round_trip = self.round_trip();
         let up = self.up.borrow();
-        let round_trip = up.as_ref().and_then(|up| up.link.with(|link| link.round_trip()));
         let state = match self.health().standing() {
             Standing::Up => "up",
             Standing::Draining => "draining",

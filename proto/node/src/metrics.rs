@@ -1,7 +1,10 @@
 //! Metrics that both binaries export, all with names that begin `single_state_`.
 
+use std::hash::Hash;
+
 use prometheus_client::encoding::text::encode;
 use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
 use prometheus_client::registry::Registry;
 
 /// A registry whose metrics are all named `single_state_…`.
@@ -15,6 +18,20 @@ pub fn render(registry: &Registry) -> String {
     // Writing to a String does not fail.
     let _ = encode(&mut text, registry);
     text
+}
+
+/// A family that begins with these members at 0: one that appears with its first event is no
+/// increase to whoever reads it, so no alert would see that event.
+pub fn family<L, const N: usize>(members: [L; N]) -> Family<L, Counter>
+where
+    L: Clone + Eq + Hash,
+{
+    let family = Family::<L, Counter>::default();
+    for member in members {
+        // It exists from here on.
+        drop(family.get_or_create(&member));
+    }
+    family
 }
 
 /// What goes over links.

@@ -164,6 +164,18 @@ pub enum Refused {
 }
 
 impl Refused {
+    /// All that [`name`](Self::name) may say.
+    pub const NAMES: [&'static str; 8] = [
+        "stale",
+        "wrong_owner",
+        "retry",
+        "quarantined",
+        "forbidden",
+        "superseded",
+        "too_many_channels",
+        "too_new",
+    ];
+
     /// What it is called in metrics.
     pub fn name(&self) -> &'static str {
         match self {

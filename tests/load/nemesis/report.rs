@@ -268,7 +268,8 @@ fn load(
     };
     let measured = Duration::from_micros(run.faults_to.saturating_sub(run.began).max(1));
     let (marks, timeline) = (run.done.iter().map(mark).collect(), timeline.seconds());
-    let facts = Facts { processes: 1, measured, timeline, marks, began_ms: 0 };
+    let (connecting, taken) = Default::default();
+    let facts = Facts { processes: 1, measured, timeline, marks, began_ms: 0, connecting, taken };
     let mut load = Load::new(tally, Verdict::default(), facts);
     load.lost = items.lost as u64;
     load.checked = items.sent;

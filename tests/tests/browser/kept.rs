@@ -6,7 +6,7 @@ use single_state_tests::dev::Project;
 use single_state_tests::process::program;
 
 use super::{
-    PAGE_2020, dev_with_modules, fits, has, one_open_socket, owner, screenshot, vendor,
+    PAGE_2020, dev_with_modules, dismiss, fits, has, one_open_socket, owner, screenshot, vendor,
     watch_sockets,
 };
 
@@ -32,8 +32,7 @@ async fn notes_and_a_trained_model_are_there_after_their_worker_was_killed() -> 
     assert_eq!(browser.run(seen).await?, true, "also by who has scrolled down");
     screenshot(&browser, "demo-restarted.png").await?;
     fits(&browser, 400, "demo-restarted-400.png").await?;
-    browser.click("#notice-dismiss").await?;
-    browser.wait_until("!document.getElementById('notice')").await?;
+    dismiss(&browser, "notice").await?;
 
     session_is_full(&browser).await?;
     browser.wait_text("#train-loss", &loss).await?;
@@ -154,13 +153,12 @@ async fn a_store_in_memory_loses_the_session_with_its_worker_and_the_page_says_s
     dev.kill_worker(before.1)?;
     let words = "your session started again from nothing";
     browser.wait_text_that("#lost-banner", |text| text.contains(words)).await?;
-    assert_eq!(owner(&browser).await?, before, "the same session on the same worker");
+    assert_eq!(owner(&browser).await?.0, before.0, "the same session");
     let seen = "const { top, bottom } = document.getElementById('lost-banner') \
         .getBoundingClientRect(); return scrollY > 0 && top >= 0 && bottom <= innerHeight";
     assert_eq!(browser.run(seen).await?, true, "also by who has scrolled down");
     screenshot(&browser, "demo-lost.png").await?;
-    browser.click("#lost-banner-dismiss").await?;
-    browser.wait_until("!document.getElementById('lost-banner')").await?;
+    dismiss(&browser, "lost-banner").await?;
     browser.click("#axpy-run").await?;
     browser.wait_text("#axpy-result", "12, 24, 36").await?;
     browser.fill("#append-item", "the first one again").await?;
@@ -178,25 +176,25 @@ async fn a_store_in_memory_loses_the_session_with_its_worker_and_the_page_says_s
 
 #[tokio::test]
 async fn a_state_that_the_new_program_cannot_read_is_reset_and_the_page_says_so() -> Result<()> {
-    let project = Project::new().await?;
+    let project = Project::with_worker(&program("examples/counter")).await?;
     let dev = project.dev(&["--web", PAGE_2020, "--vendor", vendor()?]).await?;
     let browser = Chromium::start().await?;
     watch_sockets(&browser).await?;
     browser.goto(&dev.page("/")).await?;
-    browser.fill("#append-item", "of the old program").await?;
-    browser.click("#append-run").await?;
-    browser.wait_text("#count", "1").await?;
+    browser.wait_text("#count", "0").await?;
+    browser.run("sockets[0].send(JSON.stringify({tag: 'add', n: 2}))").await?;
+    browser.wait_text("#count", "2").await?;
 
     // The counter has no notes, and the demo no count: neither reads the other's state.
     let before = dev.incarnations().await?;
-    project.install(&program("examples/counter")).await?;
+    project.install(&program("worker")).await?;
     dev.wait_until_rolled(&before).await?;
     let words = "saved state could not be read, so it starts from nothing";
     browser.wait_text_that("#error", |text| text.contains(words)).await?;
-    browser.wait_text("#count", "0").await?;
     fits(&browser, 800, "page-2020-reset.png").await?;
-    browser.run("sockets[0].send(JSON.stringify({tag: 'add', n: 2}))").await?;
-    browser.wait_text("#count", "2").await?;
+    browser.fill("#append-item", "of the new program").await?;
+    browser.click("#append-run").await?;
+    browser.wait_text("#count", "1").await?;
     one_open_socket(&browser).await?;
     assert_eq!(browser.console_errors().await?, [""; 0]);
     Ok(())

@@ -26,7 +26,7 @@ async fn commits_all_the_time(mutant: Option<Mutant>) -> Result<Trial> {
 /// Clients send again what was applied and not committed.
 async fn gateway_dies(mutant: Option<Mutant>) -> Result<Trial> {
     let case = Case::new(Store::Sqlite, Faults::default().and(mutant));
-    let mut trial = Trial::start(Case { commit_interval: "10s", ..case }).await?;
+    let mut trial = Trial::start(Case { commit_interval: "2s", ..case }).await?;
     trial.visitors.wait_for_beats(2).await?;
     trial.cluster.replace_gateway().await?;
     trial.visitors.wait_for_beats(2).await?;

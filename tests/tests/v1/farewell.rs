@@ -1,8 +1,11 @@
 //! How clients are sent away, and what they are told before.
 
-use anyhow::Result;
+use anyhow::{Context, Result, ensure};
 use serde_json::json;
+use single_state_tests::DEADLINE;
 use single_state_tests::cluster::Cluster;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
 
 use crate::client::{CHANNEL, Client, append, hello, one_worker, one_worker_options};
 use crate::sqlite;
@@ -74,5 +77,38 @@ async fn a_session_that_kills_its_workers_is_closed_with_4503() -> Result<()> {
         cluster.start_worker_again(0).await?;
     }
     assert_eq!(client.closed().await?, 4503);
+    Ok(())
+}
+
+/// Browsers fail a connection on which anything follows a close, and then know no code.
+#[tokio::test]
+async fn a_gateway_whose_close_was_answered_says_nothing_more() -> Result<()> {
+    let cluster = one_worker().await?;
+    let mut socket = TcpStream::connect(&cluster.gateway.address).await?;
+    let head = "GET /ws HTTP/1.1\r\nhost: a\r\nconnection: upgrade\r\nupgrade: websocket\r\n\
+                sec-websocket-version: 13\r\nsec-websocket-key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\
+                sec-websocket-protocol: single-state.v1\r\n\r\n";
+    socket.write_all(head.as_bytes()).await?;
+    // Masked with zeros: what is no hello and, once the gateway has closed, a ping and the answer.
+    let no_hello = [0x81, 0x82, 0, 0, 0, 0, b'{', b'}'];
+    let answer = [0x89, 0x80, 0, 0, 0, 0, 0x88, 0x82, 0, 0, 0, 0, 0x11, 0x30];
+    socket.write_all(&no_hello).await?;
+    let mut heard = Vec::new();
+    loop {
+        let end_of_head = heard.windows(4).position(|bytes| bytes == b"\r\n\r\n");
+        let frames = end_of_head.map(|end| &heard[end + 4..]);
+        if let Some(&[0x88, length, 0x11, 0x30, ref reason @ ..]) = frames
+            && reason.len() + 2 >= length.into()
+        {
+            break;
+        }
+        let read = tokio::time::timeout(DEADLINE, socket.read_buf(&mut heard)).await;
+        ensure!(read.context("no close with 4400")?? > 0, "it hung up after {heard:?}");
+    }
+    socket.write_all(&answer).await?;
+    let mut more = Vec::new();
+    let all = tokio::time::timeout(DEADLINE, socket.read_to_end(&mut more));
+    all.await.context("the gateway does not hang up")??;
+    assert_eq!(more, [0; 0], "nothing follows a close");
     Ok(())
 }

@@ -113,14 +113,24 @@ async fn call(
     outcome
 }
 
+/// What a filter of log lines calls messages that an app has rejected; with `debug` they say why.
+const REJECTED: &str = "rejected";
+
 /// Tells the user, and the log, what went wrong.
 pub(crate) fn report(resident: &Resident, what: &What, outcome: Outcome) {
     let session = resident.id.as_str();
     let (error, details) = match outcome {
         Ok(Ok(())) => return,
         Ok(Err(error)) => {
-            tracing::info!(session.id = session, handler = %what, "message rejected");
-            (error.to_string(), causes(&error, what))
+            let (text, details) = (error.to_string(), causes(&error, what));
+            // It may quote what a browser has sent, which no log is to keep; an author's terminal is.
+            let told = tracing::enabled!(target: REJECTED, tracing::Level::DEBUG).then_some(&text);
+            tracing::info!(
+                target: REJECTED,
+                { session.id = session, handler = %what, error = told },
+                "message rejected"
+            );
+            (text, details)
         }
         Err(panic) => {
             let text = panic_text(&*panic);

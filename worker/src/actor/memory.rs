@@ -10,7 +10,7 @@ use super::{End, STORE_RETRY};
 use crate::context::Context;
 use crate::message;
 use crate::output::Leaves;
-use crate::resident::Resident;
+use crate::resident::{Leave, Resident};
 use crate::session::Session;
 use crate::snapshot::{self, Saved, Unreadable};
 
@@ -91,7 +91,7 @@ pub(super) async fn sleep<S: Session>(app: S, ctx: &Context) -> std::result::Res
     let (resident, host) = (&ctx.resident, &ctx.host);
     drop(app);
     resident.fall_asleep();
-    host.metrics.passivated("memory");
+    host.metrics.passivated(Leave::Memory);
     let awake = std::future::poll_fn(|context| resident.poll_awake(context));
     match ctx.timers.next_due() {
         Some(due) => tokio::select! {

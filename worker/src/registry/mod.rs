@@ -98,7 +98,9 @@ impl Registry {
     /// A gateway has told where sessions belong.
     pub(crate) fn learn(&self, topology: Topology) -> Learned {
         let learned = self.map.learn(topology);
-        self.host.ownership.set_generation(self.map.generation());
+        let generation = self.map.generation();
+        self.host.ownership.set_generation(generation);
+        self.host.metrics.generation.set(generation.0 as i64);
         learned
     }
 

@@ -223,6 +223,12 @@ impl Resident {
         self.state.borrow().saving.changed_since()
     }
 
+    /// Since when what it says waits for the save that is on its way, in the mode durable.
+    pub(crate) fn waits_at_gate(&self) -> Option<Instant> {
+        let state = self.state.borrow();
+        state.saving.changed_since().filter(|_| state.saving.is_gated())
+    }
+
     /// Whether it must not be saved yet, because its last snapshot took long (R21).
     pub(crate) fn rests(&self, now: Instant) -> bool {
         self.state.borrow().saving.rests(now)

@@ -34,6 +34,11 @@ pub(crate) enum Leave {
 }
 
 impl Leave {
+    /// Those for which another worker is to go on with it.
+    pub(crate) const MOVES: [Self; 3] = [Self::Drain, Self::Recall, Self::Reshard];
+    pub(crate) const ALL: [Self; 6] =
+        [Self::Idle, Self::Memory, Self::Drain, Self::Recall, Self::Reshard, Self::Outrun];
+
     /// As metrics have it.
     pub(crate) fn name(self) -> &'static str {
         match self {
@@ -48,7 +53,7 @@ impl Leave {
 
     /// Whether another worker is to go on with it.
     pub(crate) fn is_move(self) -> bool {
-        matches!(self, Self::Drain | Self::Recall | Self::Reshard)
+        Self::MOVES.contains(&self)
     }
 }
 

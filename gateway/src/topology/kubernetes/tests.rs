@@ -38,7 +38,14 @@ impl Server {
             head.push(stream.read_u8().await.unwrap());
         }
         let head = String::from_utf8(head).unwrap();
-        Request { target: head.split(' ').nth(1).unwrap().to_owned(), stream }
+        let target = head.split(' ').nth(1).unwrap().to_owned();
+        // What a Role with `resourceNames` lets pass: this object alone, named in each request.
+        let (path, query) = target.split_once('?').unwrap();
+        assert!(head.starts_with("GET "), "{head}");
+        assert_eq!(path, "/apis/apps/v1/namespaces/apps/statefulsets");
+        let selects = query.split('&').any(|part| part == "fieldSelector=metadata.name%3Dworker");
+        assert!(selects, "{target}");
+        Request { target, stream }
     }
 
     /// Answers a request for the list.
@@ -72,9 +79,7 @@ impl Request {
     }
 
     async fn watch(mut self, version: &str) -> Watch {
-        for part in
-            ["watch=true", "fieldSelector=metadata.name%3Dworker", "allowWatchBookmarks=true"]
-        {
+        for part in ["watch=true", "allowWatchBookmarks=true", "timeoutSeconds=60"] {
             assert!(self.target.contains(part), "{part} in {}", self.target);
         }
         let from = format!("resourceVersion={version}");
@@ -88,8 +93,11 @@ impl Request {
 
 impl Watch {
     async fn event(&mut self, kind: &str, object: &Value) {
-        let line = json!({"type": kind, "object": object}).to_string() + "\n";
-        let chunk = format!("{:x}\r\n{line}\r\n", line.len());
+        self.chunk(&line(kind, object)).await;
+    }
+
+    async fn chunk(&mut self, text: &str) {
+        let chunk = format!("{:x}\r\n{text}\r\n", text.len());
         self.0.write_all(chunk.as_bytes()).await.unwrap();
     }
 
@@ -103,6 +111,11 @@ impl Watch {
     async fn end(mut self) {
         self.0.write_all(b"0\r\n\r\n").await.unwrap();
     }
+}
+
+/// An event as it stands in a watch.
+fn line(kind: &str, object: &Value) -> String {
+    json!({"type": kind, "object": object}).to_string() + "\n"
 }
 
 fn status(code: u16, message: &str) -> Value {
@@ -271,6 +284,59 @@ async fn an_api_that_is_away_is_told_and_waited_for() {
         until_told(offers, "the API answers 500: etcd is away").await;
         server.list("10", &[stateful_set("9", CREATED, 1, 1)]).await;
         until_workers(offers, 1).await;
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn events_are_read_however_they_are_cut() {
+    watching(async |server, offers| {
+        server.list("10", &[stateful_set("9", CREATED, 1, 1)]).await;
+        let mut watch = server.watch("10").await;
+        let events: Vec<_> = [(2, 4), (3, 5), (4, 6)]
+            .map(|(generation, replicas)| {
+                line("MODIFIED", &stateful_set("11", CREATED, generation, replicas))
+            })
+            .into();
+        let text = events.concat();
+        let (first, rest) = text.split_at(events[0].len() / 2);
+        watch.chunk(first).await;
+        watch.chunk(rest).await;
+        for replicas in [4, 5, 6] {
+            until_workers(offers, replicas).await;
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn an_api_that_has_too_much_to_do_or_no_longer_knows_us_is_asked_again() {
+    watching(async |server, offers| {
+        server.list("10", &[stateful_set("9", CREATED, 1, 2)]).await;
+        server.watch("10").await.end().await;
+        // The client library may ask again by itself, or leave that to us.
+        server.request().await.refuse(429, "too many requests").await;
+        server.request().await.refuse(401, "Unauthorized").await;
+        until_told(offers, "the API answers 401: Unauthorized").await;
+        let mut watch = server.watch("10").await;
+        watch.event("MODIFIED", &stateful_set("12", CREATED, 2, 3)).await;
+        until_workers(offers, 3).await;
+    })
+    .await;
+}
+
+/// An answer with all that servers write into one, beside what this client knows of.
+#[tokio::test]
+async fn a_whole_answer_of_a_server_is_understood() {
+    watching(async |server, offers| {
+        let answer = include_str!("list.json").replace("LATEST", "918273");
+        server.request().await.answer(200, &serde_json::from_str(&answer).unwrap()).await;
+        let topology = until(offers, Result::is_ok).await.unwrap();
+        let expected = [0, 1, 2].map(|i| format!("worker-{i}.workers.single-state.svc:7000"));
+        assert_eq!(topology.workers(), expected);
+        let made = 1_781_778_600; // 2026-06-18T10:30:00Z
+        assert_eq!(topology.generation().0, (made << 20) + 7);
+        server.watch("918273").await;
     })
     .await;
 }

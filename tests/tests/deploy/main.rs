@@ -1,0 +1,8 @@
+//! What lies in `deploy/` fits what the programs are: manifests, dashboards, rules, image, scripts.
+
+mod fits;
+mod image;
+mod machine;
+mod rendered;
+mod schemas;
+mod telemetry;
