@@ -1,7 +1,7 @@
 # The two commands of the README, and what they stand on. `make` alone lists them.
 
 .DEFAULT_GOAL := help
-.PHONY: help demo local image test check bench bench-store crowd race exactly-once cuts moves idle hosts
+.PHONY: help demo local image test check bench bench-store crowd race exactly-once cuts moves idle hosts nemesis prove soak
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 20
@@ -88,3 +88,23 @@ hosts: ## the manifests at work on hosts of their own: scaled, rolled, cut off, 
 	cargo build --workspace --bins
 	SINGLE_STATE_TEST_PROGRAMS=$(CURDIR)/target/release SINGLE_STATE_TEST_HOSTS=600 SINGLE_STATE_TEST_SESSIONS=20000 \
 	  cargo test -p single-state-tests --test hosts -- --nocapture --test-threads 1
+
+nemesis: ## ten minutes of faults of all kinds, replayable by their seed: ARGS='--seed 7 --store sqlite --html nemesis.html'
+	tests/setup.sh test
+	cargo build --workspace --bins $(FAULTS)
+	target/debug/swarm nemesis $(ARGS)
+
+prove: ## everything about faults at full length, about an hour: crash points, mutants, moves, exactly-once, cuts, race, nemesis in both stores
+	tests/setup.sh test
+	cargo build --workspace --bins --examples $(FAULTS)
+	cargo test -p single-state-tests $(FAULTS) --test crash_points --test mutants -- --nocapture --test-threads 1
+	$(MAKE) moves
+	$(MAKE) exactly-once
+	$(MAKE) cuts
+	$(MAKE) race
+	$(MAKE) nemesis ARGS='--store postgres --durability durable $(ARGS)'
+	$(MAKE) nemesis ARGS='--store sqlite --durability relaxed $(ARGS)'
+
+soak: ## browsers that stay and others that come and go, for an hour or ARGS='--duration 24h'; fails if a process grows
+	cargo build --release --workspace --bins
+	target/release/swarm soak $(ARGS)

@@ -5,7 +5,7 @@
 #                         with them the gateway serves the demo page's modules itself, without them
 #                         the page loads them from a public CDN
 #   tests/setup.sh test   C compiler, Chromium, chromedriver, Node, npm, the server of PostgreSQL,
-#                         skopeo, kubectl and promtool are required; the last two are put into
+#                         skopeo, libfaketime, kubectl and promtool are required; the last two are put into
 #                         target/tools if this system has none
 #   tests/setup.sh local  C compiler and the server of PostgreSQL are required
 #   tests/setup.sh bench  C compiler, HAProxy, taskset and the server of PostgreSQL are required
@@ -42,6 +42,15 @@ have_postgres() {
   return 1
 }
 
+# A library that is loaded into processes whose wall clock is to jump.
+have_faketime() {
+  local library
+  for library in /usr/lib/*/faketime/libfaketimeMT.so.1 /usr/lib*/faketime/libfaketimeMT.so.1; do
+    if [ -e "$library" ]; then return 0; fi
+  done
+  return 1
+}
+
 # Asked to do what it is for: Debian's has been too old for these files.
 have_kubectl() {
   local kubectl=kubectl
@@ -62,6 +71,7 @@ missing_packages() {
   have chromedriver || echo chromium-driver
   have_postgres || echo postgresql
   have openssl || echo openssl
+  have_faketime || echo faketime
   have skopeo || echo skopeo
   have_kubectl || have unzip || echo unzip
 }

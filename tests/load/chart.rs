@@ -11,6 +11,9 @@ const BOTTOM: f64 = 22.0;
 /// Parts of the vertical axis.
 const STEPS: u32 = 4;
 
+/// More marks than these have their names only where one points at them.
+const NAMED: usize = 30;
+
 /// Lines over the seconds of a run.
 pub(crate) struct Chart<'a> {
     /// How a value is written.
@@ -59,7 +62,10 @@ impl Chart<'_> {
             svg += &format!(
                 "<g class=\"mark\"><line x1=\"{at:.1}\" x2=\"{at:.1}\" y1=\"{TOP}\" y2=\"{:.1}\"/>{}</g>\n",
                 HEIGHT - BOTTOM,
-                label(at + 3.0, TOP + 10.0, "start", "", &mark.what)
+                match self.marks.len() {
+                    0..=NAMED => label(at + 3.0, TOP + 10.0, "start", "", &mark.what),
+                    _ => format!("<title>{}</title>", escape(&mark.what)),
+                }
             );
         }
         whole(&svg)

@@ -14,9 +14,14 @@ use crate::news::Part;
 use crate::usage::Watched;
 use crate::workload::Workload;
 
+/// What else the program does.
+const OTHERS: &str = "\
+`swarm nemesis` does faults of all kinds to a cluster of its own: see `swarm nemesis --help`
+`swarm soak` watches a cluster of its own for hours: see `swarm soak --help`";
+
 /// Loads a deployment with simulated browsers.
 #[derive(Debug, Parser)]
-#[command(name = "swarm", version, about)]
+#[command(name = "swarm", version, about, after_help = OTHERS)]
 pub(crate) struct Args {
     /// Where to connect, ws://HOST:PORT/ws; several are used in turn, {n} is the browser's number.
     #[arg(long, value_name = "URL")]

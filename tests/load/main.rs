@@ -6,6 +6,8 @@
 //!          │                     └─ life.rs ─ peer.rs      one browser: plain, or single-state.v1
 //!          ├─ usage.rs  timeline.rs  progress.rs           what is seen while it runs
 //!          └─ verdict.rs ─ report.rs ─ page.rs, chart.rs   what has come of it
+//!   nemesis/                              a cluster of its own, to which faults are done
+//!   soak/                                 a cluster of its own, which is watched for hours
 //! ```
 
 mod chart;
@@ -13,12 +15,14 @@ mod config;
 mod crew;
 mod life;
 mod limits;
+mod nemesis;
 mod news;
 mod page;
 mod part;
 mod peer;
 mod progress;
 mod report;
+mod soak;
 mod timeline;
 mod usage;
 mod verdict;
@@ -33,6 +37,12 @@ use tokio::task::LocalSet;
 use crate::config::{Args, Config};
 
 fn main() -> ExitCode {
+    let mut args = std::env::args_os().skip(1).peekable();
+    match args.peek().and_then(|command| command.to_str()) {
+        Some("nemesis") => return nemesis::main(args),
+        Some("soak") => return soak::main(args),
+        _ => {}
+    }
     let config = match parse::<Args>(std::env::args_os()) {
         Parsed::Arguments(args, mistakes) => match args.check(mistakes) {
             Ok(config) => config,

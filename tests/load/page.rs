@@ -21,8 +21,8 @@ polyline { fill: none; stroke-width: 1.6 } rect { fill: var(--one) }
 svg text.one { fill: var(--one); stroke: none } svg text.two { fill: var(--two); stroke: none }
 ";
 
-/// The whole page.
-pub(crate) fn page(report: &Report) -> String {
+/// The whole page; what else there is to be shown comes first.
+pub(crate) fn page(report: &Report, more: &[(&str, String)]) -> String {
     let latency = Chart {
         unit: |value| micros(value as u64),
         lines: vec![
@@ -50,8 +50,9 @@ pub(crate) fn page(report: &Report) -> String {
         ("Servers", processes(report)),
         ("What was wrong", reasons(report)),
     ];
-    let body: String = sections
+    let body: String = more
         .iter()
+        .chain(&sections)
         .filter(|(_, content)| !content.is_empty())
         .map(|(title, content)| format!("<h2>{title}</h2>\n{content}\n"))
         .collect();

@@ -137,7 +137,7 @@ impl Report {
     /// Prints the report, and writes it as JSON and as a page where asked.
     pub(crate) fn publish(&self, json: Option<&Path>, html: Option<&Path>) -> Result<()> {
         if let Some(path) = html {
-            std::fs::write(path, page::page(self))
+            std::fs::write(path, page::page(self, &[]))
                 .with_context(|| format!("write the page {}", path.display()))?;
         }
         let text = serde_json::to_string(self)?;

@@ -9,6 +9,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::process::Command;
 
+use crate::clock::Clocks;
 use crate::faults::{Faults, Victim};
 use crate::process::{Process, program};
 use crate::{DEADLINE, siphash};
@@ -38,6 +39,8 @@ pub struct Options {
     pub store: String,
     /// What processes do wrong.
     pub faults: Faults,
+    /// Wall clocks of the processes; without them they have the machine's.
+    pub clocks: Option<Clocks>,
 }
 
 impl Default for Options {
@@ -52,6 +55,7 @@ impl Default for Options {
             session_keys: None,
             store: "memory:".to_owned(),
             faults: Faults::default(),
+            clocks: None,
         }
     }
 }
@@ -77,6 +81,11 @@ impl Options {
     #[must_use]
     pub fn store(self, url: &str) -> Self {
         Self { store: url.to_owned(), ..self }
+    }
+
+    /// The wall clock of the process of this name, if it has one of its own.
+    fn give_clock(&self, name: &str, command: &mut Command) -> Result<()> {
+        self.clocks.as_ref().map_or(Ok(()), |clocks| clocks.give(name, command))
     }
 
     /// Adds a flag of the gateway and its value.
@@ -304,6 +313,7 @@ pub(crate) async fn start_gateway(
         None => command.arg("--unsigned-sessions"),
     };
     options.faults.tell(Victim::Gateway, &mut command);
+    options.give_clock("gateway", &mut command)?;
     let node = start_node("gateway", command, "gateway listens").await?;
     options.faults.must_be_known(Victim::Gateway, &node.process).await?;
     Ok(node)
@@ -311,8 +321,10 @@ pub(crate) async fn start_gateway(
 
 /// Starts a worker that listens there.
 pub(crate) async fn start_worker(options: &Options, index: usize, address: &str) -> Result<Node> {
-    let command = worker_command(options, index, address);
-    let node = start_node(&format!("worker {index}"), command, "worker listens").await?;
+    let mut command = worker_command(options, index, address);
+    let name = format!("worker {index}");
+    options.give_clock(&name, &mut command)?;
+    let node = start_node(&name, command, "worker listens").await?;
     options.faults.must_be_known(Victim::Worker(index), &node.process).await?;
     Ok(node)
 }

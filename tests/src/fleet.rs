@@ -5,12 +5,13 @@
 use std::path::PathBuf;
 use std::process::ExitStatus;
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 use futures_util::future::try_join_all;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use crate::cluster::{Node, Options, poll, start_gateway, start_worker};
+use crate::faults::Faults;
 use crate::proxy::{Crossing, Proxy};
 
 /// What to start.
@@ -22,6 +23,10 @@ pub struct Plan {
     pub gateways: usize,
     /// Links go through proxies.
     pub has_proxies: bool,
+    /// What workers say to their database goes through proxies.
+    pub has_store_proxies: bool,
+    /// What browsers say to gateways goes through proxies.
+    pub has_browser_proxies: bool,
 }
 
 /// A running fleet; all of it is killed when dropped.
@@ -33,8 +38,14 @@ pub struct Fleet {
     pub workers: Vec<Node>,
     /// The proxy between a gateway and a worker, by both.
     pub proxies: Vec<Vec<Proxy>>,
+    /// The proxy between a worker and the database, by the worker's index.
+    pub store_proxies: Vec<Proxy>,
+    /// The proxy between browsers and a gateway.
+    pub browser_proxies: Vec<Proxy>,
+    plan: Plan,
     crossings: Vec<Crossing>,
-    options: Options,
+    /// Where the database is now, if it is elsewhere than at first.
+    moved_to: Option<String>,
     generation: u64,
     size: usize,
     folder: TempDir,
@@ -50,31 +61,29 @@ pub struct Topology {
 impl Fleet {
     /// Starts all processes and waits until each gateway has reached every worker.
     pub async fn start(plan: Plan) -> Result<Self> {
-        let Plan { options, gateways, has_proxies } = plan;
-        let size = options.workers;
+        let (gateways, size) = (plan.gateways, plan.options.workers);
         let mut fleet = Self {
             gateways: Vec::new(),
             workers: Vec::new(),
-            proxies: (0..gateways).map(|_| Vec::new()).collect(),
+            proxies: Vec::new(),
+            store_proxies: Vec::new(),
+            browser_proxies: Vec::new(),
+            plan,
             crossings: Vec::new(),
-            options,
+            moved_to: None,
             generation: 0,
             size: 0,
             folder: tempfile::tempdir()?,
         };
         fleet.start_workers(size).await?;
-        if has_proxies {
-            for worker in &fleet.workers {
-                fleet.crossings.push(Crossing::start(&worker.address).await?);
-            }
-        }
         let topology = fleet.next_topology(size);
         for gateway in 0..gateways {
             fleet.tell(gateway, &topology)?;
             let node = fleet.start_gateway(gateway, "127.0.0.1:0").await?;
-            let process = node.process.id().unwrap_or_default();
-            let proxies = fleet.crossings.iter().map(|crossing| crossing.proxy_for(process));
-            fleet.proxies[gateway].extend(proxies);
+            if fleet.plan.has_browser_proxies {
+                fleet.browser_proxies.push(Proxy::start(&node.address).await?);
+            }
+            fleet.proxies.push(fleet.proxies_of(&node));
             fleet.gateways.push(node);
         }
         fleet.wait_for_links().await?;
@@ -85,7 +94,9 @@ impl Fleet {
 
     /// Where browsers connect to a gateway, with a query such as `?session=a` or nothing.
     pub fn url(&self, gateway: usize, query: &str) -> String {
-        format!("ws://{}/ws{query}", self.gateways[gateway].address)
+        let proxy = self.browser_proxies.get(gateway).map(Proxy::address);
+        let address = proxy.unwrap_or_else(|| self.gateways[gateway].address.clone());
+        format!("ws://{address}/ws{query}")
     }
 
     /// Workers of the newest topology.
@@ -97,7 +108,22 @@ impl Fleet {
 
     async fn start_gateway(&self, gateway: usize, address: &str) -> Result<Node> {
         let source = format!("file:{}", self.file(gateway).display());
-        start_gateway(&self.options, address, ["--topology", &source]).await
+        start_gateway(&self.plan.options, address, ["--topology", &source]).await
+    }
+
+    /// Those between a gateway and the workers.
+    fn proxies_of(&self, gateway: &Node) -> Vec<Proxy> {
+        let process = gateway.process.id().unwrap_or_default();
+        self.crossings.iter().map(|crossing| crossing.proxy_for(process)).collect()
+    }
+
+    /// Starts a gateway that has ended again, at its address.
+    pub async fn start_gateway_again(&mut self, gateway: usize) -> Result<()> {
+        let address = self.gateways[gateway].address.clone();
+        let node = self.start_gateway(gateway, &address).await?;
+        self.proxies[gateway] = self.proxies_of(&node);
+        self.gateways[gateway] = node;
+        Ok(())
     }
 
     /// Tells a gateway to end, and starts it again at its address when it has.
@@ -105,8 +131,7 @@ impl Fleet {
         let node = &mut self.gateways[gateway];
         node.process.signal("TERM")?;
         let status = node.process.wait().await?;
-        let address = node.address.clone();
-        self.gateways[gateway] = self.start_gateway(gateway, &address).await?;
+        self.start_gateway_again(gateway).await?;
         self.wait_for_gateway(gateway, |_| true).await?;
         Ok(status)
     }
@@ -147,17 +172,68 @@ impl Fleet {
 
     /// Starts workers until so many have been started; no gateway knows of new ones yet.
     pub async fn start_workers(&mut self, count: usize) -> Result<()> {
-        let new = (self.workers.len()..count)
-            .map(|index| start_worker(&self.options, index, "127.0.0.1:0"));
-        self.workers.extend(try_join_all(new).await?);
+        if self.plan.has_store_proxies {
+            for _ in self.workers.len()..count {
+                let target = self.moved_to.clone().map_or_else(|| self.database(), Ok)?;
+                self.store_proxies.push(Proxy::start(&target).await?);
+            }
+        }
+        let options: Vec<_> = (self.workers.len()..count)
+            .map(|index| Ok((index, self.options_of(index)?)))
+            .collect::<Result<_>>()?;
+        let new =
+            options.iter().map(|(index, options)| start_worker(options, *index, "127.0.0.1:0"));
+        let new = try_join_all(new).await?;
+        for worker in new {
+            if self.plan.has_proxies {
+                let crossing = Crossing::start(&worker.address).await?;
+                for (gateway, proxies) in self.gateways.iter().zip(&mut self.proxies) {
+                    let process = gateway.process.id().unwrap_or_default();
+                    proxies.push(crossing.proxy_for(process));
+                }
+                self.crossings.push(crossing);
+            }
+            self.workers.push(worker);
+        }
         Ok(())
     }
 
     /// Starts a worker again at its address.
     pub async fn start_worker_again(&mut self, index: usize) -> Result<()> {
         let address = self.workers[index].address.clone();
-        self.workers[index] = start_worker(&self.options, index, &address).await?;
+        self.workers[index] = start_worker(&self.options_of(index)?, index, &address).await?;
         Ok(())
+    }
+
+    /// A worker's, which may have a way of its own to the database.
+    fn options_of(&self, index: usize) -> Result<Options> {
+        let options = self.plan.options.clone();
+        let Some(proxy) = self.store_proxies.get(index) else { return Ok(options) };
+        let store = options.store.replace(&self.database()?, &proxy.address());
+        Ok(Options { store, ..options })
+    }
+
+    /// Workers find their database there from their next connection on.
+    pub fn move_database(&mut self, address: &str) {
+        self.store_proxies.iter().for_each(|proxy| proxy.set_target(address));
+        self.moved_to = Some(address.to_owned());
+    }
+
+    /// HOST:PORT of the database, as it was at first.
+    fn database(&self) -> Result<String> {
+        let after_user = self.plan.options.store.rsplit('@').next();
+        let address = after_user.and_then(|rest| rest.split('/').next());
+        Ok(address.context("no database is elsewhere")?.to_owned())
+    }
+
+    /// What processes that are started from now on do wrong.
+    pub fn set_faults(&mut self, faults: Faults) {
+        self.plan.options.faults = faults;
+    }
+
+    /// Which version of the app workers run that are started from now on.
+    pub fn set_app_version(&mut self, version: u32) {
+        self.plan.options.app_version = Some(version);
     }
 
     /// Ends a worker in good order, and starts it again at its address as this version of its app,
@@ -165,7 +241,7 @@ impl Fleet {
     pub async fn roll_worker(&mut self, index: usize, version: u32) -> Result<()> {
         let status = self.drain_worker(index).await?;
         ensure!(status.success(), "worker {index} ends with {status}");
-        self.options.app_version = Some(version);
+        self.set_app_version(version);
         self.start_worker_again(index).await?;
         self.wait_for_worker(index, "up").await
     }

@@ -46,6 +46,11 @@ impl Page {
         self.socket.session().unwrap_or_default()
     }
 
+    /// What opens the session again; `None` if the gateway has given no cookie.
+    pub fn token(&self) -> Option<&str> {
+        self.socket.token()
+    }
+
     /// Sends an app message.
     pub async fn send(&mut self, text: &str) -> Result<()> {
         self.sent += 1;

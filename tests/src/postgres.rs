@@ -12,10 +12,12 @@ use tokio_postgres::{Client, NoTls};
 
 mod binaries;
 mod server;
+mod standby;
 mod template;
 
 use binaries::Binaries;
 use server::Running;
+pub use standby::Pair;
 
 use crate::DEADLINE;
 
@@ -87,10 +89,20 @@ impl Options {
 
     /// Starts a server.
     pub async fn start(self) -> Result<TempPostgres> {
+        self.start_from(template::copy).await
+    }
+
+    /// Starts a server with the data that `copy` puts into its folder.
+    async fn start_from(
+        self,
+        copy: impl FnOnce(&Binaries, &Path) -> Result<()> + Send + 'static,
+    ) -> Result<TempPostgres> {
         let binaries = Binaries::find()?;
         let folder = TempDir::with_prefix_in("single-state-postgres-", &self.folder)?;
         binaries.give_away(folder.path())?;
-        template::copy(&binaries, &folder.path().join("data"))?;
+        let (programs, data) = (binaries.clone(), folder.path().join("data"));
+        // It may take a second, in which others go on.
+        tokio::task::spawn_blocking(move || copy(&programs, &data)).await??;
         if self.has_tls {
             binaries.make_certificates(folder.path())?;
         }
@@ -214,6 +226,24 @@ impl TempPostgres {
     /// Stops as in a crash, whatever is going on.
     pub async fn stop_immediate(&self) -> Result<()> {
         self.take_running().context("it is stopped already")?.stop("QUIT").await
+    }
+
+    /// Kills its first process as the system does when memory runs out; the others follow.
+    pub async fn kill(&self) -> Result<()> {
+        self.take_running().context("it is stopped already")?.stop("KILL").await
+    }
+
+    /// All its processes stand still (`STOP`), or go on (`CONT`).
+    pub fn signal(&self, signal: &str) -> Result<()> {
+        let running = self.running.lock().expect("nobody panics with it");
+        running.as_ref().context("it is stopped")?.signal_all(signal)
+    }
+
+    /// Sets a parameter for all connections, also of those who are connected.
+    async fn set(&self, name: &str, value: &str) -> Result<()> {
+        let client = self.client().await?;
+        client.batch_execute(&format!("ALTER SYSTEM SET {name} = '{value}'")).await?;
+        Ok(client.batch_execute("SELECT pg_reload_conf()").await?)
     }
 
     /// Kills the connections of all clients but that of `client`; how many there were.

@@ -1,5 +1,6 @@
 //! One child process: its log lines as they come, its memory, its end.
 
+use std::os::unix::process::ExitStatusExt;
 use std::path::PathBuf;
 use std::process::{ExitStatus, Stdio};
 use std::sync::{Arc, Mutex};
@@ -129,14 +130,40 @@ impl Process {
 
     /// Waits until it stands still, as after SIGSTOP.
     pub async fn wait_until_stopped(&self) -> Result<()> {
+        let is_stopped = async || self.is_stopped();
+        poll(is_stopped, |stopped| *stopped).await.with_context(|| self.name.clone())
+    }
+
+    /// Whether it stands still, as after SIGSTOP.
+    pub fn is_stopped(&self) -> Result<bool> {
         let id = self.id().context("the process has ended")?;
-        let state = async || {
-            let stat = std::fs::read_to_string(format!("/proc/{id}/stat"))?;
-            // Behind the name, which is in parentheses.
-            let state = stat.rsplit(") ").next().and_then(|rest| rest.chars().next());
-            state.context("a process has a state")
-        };
-        poll(state, |state| *state == 'T').await.with_context(|| self.name.clone())
+        let stat = std::fs::read_to_string(format!("/proc/{id}/stat"))?;
+        // Behind the name, which is in parentheses.
+        let state = stat.rsplit(") ").next().and_then(|rest| rest.chars().next());
+        Ok(state.context("a process has a state")? == 'T')
+    }
+
+    /// Whether it has ended.
+    pub fn has_ended(&mut self) -> Result<bool> {
+        Ok(self.child.try_wait()?.is_some())
+    }
+
+    /// Whether it has ended by SIGKILL.
+    pub fn was_killed(&mut self) -> bool {
+        let status = self.child.try_wait().ok().flatten();
+        status.and_then(|status| status.signal()) == Some(9)
+    }
+
+    /// Threads that it has.
+    pub fn threads(&self) -> Result<usize> {
+        let id = self.id().context("the process has ended")?;
+        Ok(std::fs::read_dir(format!("/proc/{id}/task"))?.count())
+    }
+
+    /// Descriptors that it has open.
+    pub fn descriptors(&self) -> Result<usize> {
+        let id = self.id().context("the process has ended")?;
+        Ok(std::fs::read_dir(format!("/proc/{id}/fd"))?.count())
     }
 
     /// Waits until it has ended by itself; `None` if it runs on for longer than this.

@@ -192,7 +192,8 @@ fn visits(cluster: &Cluster) -> Vec<Visit> {
             let session = cluster.session_on(worker, kind);
             let urls = vec![cluster.url(&format!("?session={session}"))];
             let name = format!("{kind}-{worker}-{}", if is_numbered { "client" } else { "page" });
-            visits.push(Visit { name, urls, is_numbered, is_alone });
+            let comes_back = false;
+            visits.push(Visit { name, urls, is_numbered, is_alone, comes_back });
         }
     }
     visits

@@ -2,8 +2,6 @@
 //! in memory, nothing is acknowledged meanwhile, and afterwards all items are there: once, in order,
 //! over sockets that stayed open, in workers that were not restarted.
 
-use std::path::Path;
-use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
@@ -12,8 +10,8 @@ use single_state_tests::append::{
     Appender, Crowd, WINDOW, kill_and_restart, must_survive, wait_until,
 };
 use single_state_tests::cluster::{Cluster, Options};
+use single_state_tests::disk::SmallDisk;
 use single_state_tests::postgres::{self, TempPostgres};
-use tempfile::TempDir;
 use tokio::time::{Instant, sleep};
 
 const PAGES: usize = 20;
@@ -292,48 +290,4 @@ async fn nothing_is_lost_when_sqlites_disk_is_full_for_a_while() -> Result<()> {
     disk.free()?;
     wait_until("it is saved again", async || Ok(scene.commits().await? > commits)).await?;
     scene.end().await
-}
-
-/// A file system of its own, for which one must be root.
-struct SmallDisk(TempDir);
-
-impl SmallDisk {
-    fn mount(megabytes: usize) -> Result<Self> {
-        let folder = tempfile::tempdir()?;
-        let options = format!("size={megabytes}m,mode=0755");
-        let mount = Command::new("mount")
-            .args(["-t", "tmpfs", "-o", &options, "tmpfs"])
-            .arg(folder.path())
-            .status()?;
-        ensure!(mount.success(), "a small disk is mounted by root only: run this test as root");
-        Ok(Self(folder))
-    }
-
-    fn folder(&self) -> &Path {
-        self.0.path()
-    }
-
-    fn ballast(&self) -> std::path::PathBuf {
-        self.folder().join("ballast")
-    }
-
-    /// Takes all the room there is.
-    fn fill(&self) -> Result<()> {
-        let mut ballast = std::fs::File::create(self.ballast())?;
-        // Ends when the disk is full.
-        let full = std::io::copy(&mut std::io::repeat(0), &mut ballast).map_err(|e| e.kind());
-        ensure!(full == Err(std::io::ErrorKind::StorageFull), "{full:?}");
-        Ok(())
-    }
-
-    fn free(&self) -> Result<()> {
-        Ok(std::fs::remove_file(self.ballast())?)
-    }
-}
-
-impl Drop for SmallDisk {
-    fn drop(&mut self) {
-        // Also while a server has files there: it is on its way out.
-        let _ = Command::new("umount").arg("--lazy").arg(self.folder()).status();
-    }
 }

@@ -13,7 +13,8 @@ async fn a_page_hears_at_once_of_a_session_that_was_taken_from_the_worker_it_is_
     let store = format!("sqlite:{}", folder.path().join("x.sqlite").display());
     // Nothing is left to be saved, by which the owner would notice.
     let options = Options::default().store(&store).worker_flag("--durability", "durable");
-    let fleet = Fleet::start(Plan { options, gateways: 2, has_proxies: true }).await?;
+    let fleet =
+        Fleet::start(Plan { options, gateways: 2, has_proxies: true, ..Plan::default() }).await?;
     let mut sessions = (0..).map(|n| format!("taken-{n}"));
     let session = sessions.find(|id| home(id, fleet.size()) == 1).unwrap_or_default();
     let query = format!("?session={session}");

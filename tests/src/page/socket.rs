@@ -16,6 +16,7 @@ pub struct Socket {
     stream: TcpStream,
     buffer: BytesMut,
     session: Option<String>,
+    token: Option<String>,
 }
 
 /// What came from the server.
@@ -57,13 +58,23 @@ impl Socket {
             let line = head[..].split(|byte| *byte == b'\r').next().unwrap_or_default();
             bail!("no upgrade: {}", String::from_utf8_lossy(line));
         }
-        let session = header(&String::from_utf8_lossy(&head), "x-single-state-session");
-        Ok(Self { stream, buffer, session })
+        let head = String::from_utf8_lossy(&head);
+        let session = header(&head, "x-single-state-session");
+        let token = header(&head, "set-cookie").and_then(|cookie| {
+            let value = cookie.strip_prefix("single_state=")?.split(';').next();
+            value.map(str::to_owned)
+        });
+        Ok(Self { stream, buffer, session, token })
     }
 
     /// The session that the answer to the upgrade has named.
     pub fn session(&self) -> Option<&str> {
         self.session.as_deref()
+    }
+
+    /// What opens the session again: the cookie that came with the upgrade.
+    pub fn token(&self) -> Option<&str> {
+        self.token.as_deref()
     }
 
     /// Sends a text message.

@@ -61,6 +61,17 @@ impl Running {
         Ok(())
     }
 
+    /// Sends a signal, such as `STOP`, to all of the server's processes.
+    pub(super) fn signal_all(&self, signal: &str) -> Result<()> {
+        self::signal(self.id, signal)?;
+        let children = format!("/proc/{0}/task/{0}/children", self.id);
+        for child in std::fs::read_to_string(children)?.split_whitespace() {
+            // One may have ended since it was listed.
+            let _ = self::signal(child.parse()?, signal);
+        }
+        Ok(())
+    }
+
     /// Ends it at once, and waits: its folder is removed next.
     pub(super) fn kill(self) {
         // It may have ended already.

@@ -12,13 +12,14 @@ use super::binaries::{Binaries, finish};
 use crate::process::program;
 
 /// Part of the cache's name: to be raised when what is made here changes.
-const EDITION: u32 = 1;
+const EDITION: u32 = 2;
 
 /// Who may connect: members of `locked` with their passwords, all others without.
 const ACCESS: &str = "\
 local all all trust
 host all +locked 127.0.0.1/32 scram-sha-256
 host all all 127.0.0.1/32 trust
+host replication all 127.0.0.1/32 trust
 ";
 
 /// Copies an empty database to `data`.

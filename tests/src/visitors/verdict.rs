@@ -183,6 +183,7 @@ mod tests {
             is_numbered: true,
             beats: beats.collect(),
             closed: None,
+            returns: 0,
         }
     }
 

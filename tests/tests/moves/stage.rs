@@ -123,7 +123,7 @@ impl Scene {
         for [flag, value] in &self.gateway_flags {
             options = options.gateway_flag(flag, value);
         }
-        let plan = Plan { options, gateways: 2, has_proxies: self.has_proxies };
+        let plan = Plan { options, gateways: 2, has_proxies: self.has_proxies, ..Plan::default() };
         let fleet = Fleet::start(plan).await?;
         let recorder = Recorder::create(&folder.path().join("visitors.jsonl"))?;
         let (visits, gateways) = self.visits(&fleet);
@@ -158,7 +158,8 @@ impl Scene {
                 let reach = if self.may_change_gateway && is_numbered { all } else { 1 };
                 let urls = (0..reach).map(|next| fleet.url((gateway + next) % all, &query));
                 let (name, urls) = (format!("v{session}.{visitor}"), urls.collect());
-                visits.push(Visit { name, urls, is_numbered, is_alone });
+                let comes_back = false;
+                visits.push(Visit { name, urls, is_numbered, is_alone, comes_back });
                 gateways.push(gateway);
             }
         }

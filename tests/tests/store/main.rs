@@ -49,6 +49,7 @@ macro_rules! promises_of {
             claims::nothing_is_done_before_the_store_is_prepared,
             claims::workers_prepare_the_same_store_at_once,
             saves::an_earlier_owner_saves_nothing,
+            saves::an_earlier_ownership_saves_nothing_beside_the_later_one_of_the_same_worker,
             saves::a_late_save_of_an_older_snapshot_overwrites_nothing,
             saves::a_repeated_save_is_done,
             saves::a_first_save_makes_the_row,

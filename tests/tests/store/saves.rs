@@ -19,6 +19,22 @@ pub(crate) async fn an_earlier_owner_saves_nothing(place: &Place) -> Result<()> 
     Ok(())
 }
 
+/// As when a worker has lost a session, got it back, and repeats what it could not save before.
+pub(crate) async fn an_earlier_ownership_saves_nothing_beside_the_later_one_of_the_same_worker(
+    place: &Place,
+) -> Result<()> {
+    let (one, two) = (place.worker(1).await?, place.worker(2).await?);
+    let session = id("s");
+    let earlier = one.begin(&session, "one").await?;
+    two.take(&session).await?;
+    let later = one.take(&session).await?.epoch;
+    let both = [save(&session, earlier, 9, "late"), save(&session, later, 2, "two")];
+    let saved = one.store.save(&one.owner, &both).await?;
+    assert_eq!(saved, [Saved::Fenced, Saved::Done]);
+    assert_eq!(one.state(&session).await?, "two");
+    Ok(())
+}
+
 pub(crate) async fn a_late_save_of_an_older_snapshot_overwrites_nothing(
     place: &Place,
 ) -> Result<()> {

@@ -4,7 +4,7 @@
 //! Invariant: a save changes a row only while the row has its epoch and no higher version. Both are
 //! needed: the epoch keeps earlier owners out, the version a late repetition of an earlier save.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap};
 use std::time::SystemTime;
 
 use futures_util::future::try_join5;
@@ -88,9 +88,9 @@ pub(super) struct Statements {
 impl Statements {
     pub(super) fn new(settings: &Settings) -> Self {
         Self {
-            update: format!("{UPDATE}{} RETURNING s.id", guard(settings, "v")),
-            update_one: format!("{UPDATE_ONE}{} RETURNING s.id", guard(settings, "v")),
-            insert: format!("{INSERT}{} RETURNING s.id", guard(settings, "EXCLUDED")),
+            update: format!("{UPDATE}{} RETURNING s.id, s.epoch", guard(settings, "v")),
+            update_one: format!("{UPDATE_ONE}{} RETURNING s.id, s.epoch", guard(settings, "v")),
+            insert: format!("{INSERT}{} RETURNING s.id, s.epoch", guard(settings, "EXCLUDED")),
         }
     }
 }
@@ -179,11 +179,13 @@ pub(super) async fn save(
     saves: &[Save],
 ) -> Result<Vec<Saved>, CallError> {
     let written = write(lease, cluster, statements, owner, saves).await?;
-    let refused = saves.iter().filter(|save| !written.contains(save.session.as_str()));
+    // A worker that has taken a session again may still try to save it for its earlier ownership.
+    let is_written = |save: &Save| written.get(save.session.as_str()) == Some(&save.epoch);
+    let refused = saves.iter().filter(|save| !is_written(save));
     let refused: Vec<&str> = refused.map(|save| save.session.as_str()).collect();
     let reached =
         if refused.is_empty() { HashMap::new() } else { reached(lease, cluster, &refused).await? };
-    let one = |save: &Save| match written.contains(save.session.as_str()) {
+    let one = |save: &Save| match is_written(save) {
         true => Saved::Done,
         false => judge(save, reached.get(save.session.as_str()).copied()),
     };
@@ -207,7 +209,7 @@ async fn write(
     statements: &Statements,
     owner: &Owner,
     saves: &[Save],
-) -> Result<HashSet<String>, CallError> {
+) -> Result<HashMap<String, Epoch>, CallError> {
     if let [save] = saves
         && !save.first
         && save.kept.is_empty()
@@ -240,7 +242,9 @@ async fn write(
     } else {
         write_with_kept(lease, cluster, &statement, &values, saves).await?
     };
-    rows.iter().map(|columns| Ok(columns.try_get(0)?)).collect()
+    rows.iter()
+        .map(|columns| Ok((columns.try_get("id")?, values::epoch(columns, "epoch")?)))
+        .collect()
 }
 
 async fn write_one(
@@ -249,7 +253,7 @@ async fn write_one(
     statements: &Statements,
     owner: &Owner,
     save: &Save,
-) -> Result<HashSet<String>, CallError> {
+) -> Result<HashMap<String, Epoch>, CallError> {
     let statement = lease.prepare_cached(&statements.update_one).await?;
     let values: [&(dyn ToSql + Sync); 8] = [
         &cluster,
@@ -262,7 +266,9 @@ async fn write_one(
         &i64::from(owner.app_version),
     ];
     let rows = faults::under_way(Point::SaveSent, lease.query(&statement, &values)).await?;
-    rows.iter().map(|columns| Ok(columns.try_get(0)?)).collect()
+    rows.iter()
+        .map(|columns| Ok((columns.try_get("id")?, values::epoch(columns, "epoch")?)))
+        .collect()
 }
 
 /// One transaction, sent as a whole. What fails within makes the rest fail too, and any failure
