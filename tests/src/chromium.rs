@@ -22,7 +22,7 @@ use std::path::Path;
 use std::process::{Child, ChildStdout, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, anyhow, bail};
+use anyhow::{Context, Result, anyhow, bail, ensure};
 use fantoccini::elements::Element;
 use fantoccini::wd::TimeoutConfiguration;
 use fantoccini::{Client, ClientBuilder, Locator};
@@ -34,6 +34,9 @@ use tokio::time::{sleep, timeout};
 
 /// How long the browser may take to start, and a page to show what a test waits for.
 pub const DEADLINE: Duration = Duration::from_secs(20);
+
+/// Where pictures of pages lie.
+pub const SCREENSHOTS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/browser/output");
 
 /// Between two looks at a page.
 const POLL: Duration = Duration::from_millis(50);
@@ -162,13 +165,26 @@ impl Chromium {
         self.client.execute(script, vec![]).await.with_context(|| format!("run {script:?}"))
     }
 
-    /// Writes what the window shows into a PNG file; its folder is made.
-    pub async fn screenshot(&self, path: &Path) -> Result<()> {
+    /// Writes what the window shows into a PNG file of this name, for a person to look at.
+    pub async fn screenshot(&self, name: &str) -> Result<()> {
         let png = self.client.screenshot().await.context("take a screenshot")?;
-        if let Some(folder) = path.parent() {
-            std::fs::create_dir_all(folder)?;
-        }
-        std::fs::write(path, png).with_context(|| format!("write {}", path.display()))
+        std::fs::create_dir_all(SCREENSHOTS)?;
+        let path = Path::new(SCREENSHOTS).join(name);
+        std::fs::write(&path, png).with_context(|| format!("write {}", path.display()))
+    }
+
+    /// Takes a picture of the whole page at this width, and fails if it can be scrolled sideways.
+    pub async fn fits(&self, width: u32, name: &str) -> Result<()> {
+        let size = |height: &Value| json!({"width": width, "height": height, "deviceScaleFactor": 1, "mobile": false});
+        self.devtools("Emulation.setDeviceMetricsOverride", size(&json!(900))).await?;
+        self.wait_until(&format!("innerWidth === {width}")).await?;
+        let height = self.run("return document.documentElement.scrollHeight").await?;
+        let wide = self.run("return document.documentElement.scrollWidth").await?;
+        self.devtools("Emulation.setDeviceMetricsOverride", size(&height)).await?;
+        self.screenshot(name).await?;
+        self.devtools("Emulation.clearDeviceMetricsOverride", json!({})).await?;
+        ensure!(wide.as_u64() <= Some(width.into()), "{name} is {wide} px wide, not {width}");
+        Ok(())
     }
 
     /// The errors that the page wrote to its console since the last call, uncaught ones and

@@ -1,8 +1,9 @@
 //! The browser harness itself: it shows what a page shows, and leaves nothing behind.
 
+use std::path::Path;
 use std::time::{Duration, Instant};
 
-use single_state_tests::chromium::Chromium;
+use single_state_tests::chromium::{Chromium, SCREENSHOTS};
 
 const PAGE: &str = "data:text/html,<title>t</title><input id=in><button id=b \
     onclick=\"setTimeout(() => out.textContent = 'typed ' + document.getElementById('in').value, 100)\">\
@@ -21,11 +22,10 @@ async fn a_click_is_seen_in_the_text_that_it_changes_later() {
 
 #[tokio::test]
 async fn a_screenshot_is_a_png_file() {
-    let folder = tempfile::tempdir().unwrap();
-    let file = folder.path().join("made/page.png");
     let browser = Chromium::start().await.unwrap();
     browser.goto(PAGE).await.unwrap();
-    browser.screenshot(&file).await.unwrap();
+    browser.screenshot("a-screenshot.png").await.unwrap();
+    let file = Path::new(SCREENSHOTS).join("a-screenshot.png");
     assert!(std::fs::read(file).unwrap().starts_with(b"\x89PNG"));
 }
 

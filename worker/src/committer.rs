@@ -17,6 +17,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::rc::Rc;
 use std::time::Duration;
 
+use rustc_hash::FxHashSet;
 use single_state_faults::{self as faults, Point};
 use single_state_node::turn::give_way;
 use single_state_store::{
@@ -200,18 +201,9 @@ impl Committer {
         }
     }
 
-    /// At least one row, if there is any.
     fn next_batch(&self) -> Vec<Ready> {
         let mut queue = self.queue.borrow_mut();
-        let (mut rows, mut bytes) = (0, 0);
-        for Ready { save, .. } in queue.ready.iter().take(self.most.get()) {
-            let kept = save.kept.iter().filter_map(|(_, input)| input.as_ref());
-            bytes += save.state.len() + kept.map(|input| input.len()).sum::<usize>();
-            if bytes > MAX_BATCH_BYTES && rows > 0 {
-                break;
-            }
-            rows += 1;
-        }
+        let rows = fitting(queue.ready.iter().take(self.most.get()).map(|ready| &ready.save));
         queue.ready.drain(..rows).collect()
     }
 
@@ -347,5 +339,59 @@ async fn sleep_until(moment: Option<Instant>) {
     match moment {
         Some(moment) => tokio::time::sleep_until(moment).await,
         None => std::future::pending().await,
+    }
+}
+
+/// How many of these saves go into one batch: at least one, if there is any. None has a session
+/// twice: one that was lost and had again may have an earlier save that waits to be repeated, and
+/// PostgreSQL refuses a statement that would write one row two times.
+fn fitting<'a>(saves: impl Iterator<Item = &'a Save>) -> usize {
+    let (mut sessions, mut bytes) = (FxHashSet::default(), 0);
+    for save in saves {
+        let kept = save.kept.iter().filter_map(|(_, input)| input.as_ref());
+        bytes += save.state.len() + kept.map(|input| input.len()).sum::<usize>();
+        let is_full = bytes > MAX_BATCH_BYTES && !sessions.is_empty();
+        if is_full || !sessions.insert(&save.session) {
+            break;
+        }
+    }
+    sessions.len()
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+    use single_state_proto::id::Epoch;
+    use single_state_store::Version;
+
+    use super::*;
+
+    fn save(session: &str, epoch: u64, bytes: usize) -> Save {
+        Save {
+            session: session.parse().unwrap(),
+            epoch: Epoch(epoch),
+            version: Version(1),
+            codec: 1,
+            state: Bytes::from(vec![0; bytes]),
+            wake_at: None,
+            kept: Vec::new(),
+            first: false,
+        }
+    }
+
+    #[test]
+    fn two_saves_of_one_session_go_one_after_the_other() {
+        let saves = [save("a", 1, 1), save("b", 1, 1), save("a", 2, 1), save("c", 1, 1)];
+        assert_eq!(fitting(saves.iter()), 2);
+        assert_eq!(fitting(saves[2..].iter()), 2);
+    }
+
+    #[test]
+    fn a_batch_is_bounded_by_bytes_and_has_a_row_even_so() {
+        let (large, small) = (save("a", 1, MAX_BATCH_BYTES + 1), save("b", 1, 1));
+        assert_eq!(fitting([&large, &small].into_iter()), 1);
+        assert_eq!(fitting([&small, &large].into_iter()), 1);
+        assert_eq!(fitting([&small].into_iter()), 1);
+        assert_eq!(fitting(std::iter::empty()), 0);
     }
 }

@@ -7,8 +7,7 @@ use single_state_tests::chromium::Chromium;
 use single_state_tests::dev::Project;
 
 use super::{
-    VENDOR, dev_with_modules, dismiss, fits, has, one_open_socket, owner, picture, screenshot,
-    watch_sockets,
+    VENDOR, dev_with_modules, dismiss, has, one_open_socket, owner, picture, watch_sockets,
 };
 
 /// All JavaScript that the page loads, as it is served.
@@ -57,7 +56,7 @@ async fn a_curve_goes_on_when_the_page_kills_the_owner_and_nothing_reconnects() 
     assert!(!has(&browser, "#error, #lost-banner, #trouble").await?);
     one_open_socket(&browser).await?;
     assert_eq!(browser.console_errors().await?, [""; 0]);
-    fits(&browser, 400, "demo-handoff-400.png").await?;
+    browser.fits(400, "demo-handoff-400.png").await?;
     picture(&browser, 960, 1400, "demo.webp").await
 }
 
@@ -199,8 +198,8 @@ async fn axe_finds_no_serious_issue_in_light_or_dark() -> Result<()> {
             has_no_serious_issue(&browser).await.with_context(|| format!("{scheme}, {full}"))?;
         }
     }
-    fits(&browser, 1000, "demo-dark.png").await?;
-    screenshot(&browser, "demo-banners-dark.png").await
+    browser.fits(1000, "demo-dark.png").await?;
+    browser.screenshot("demo-banners-dark.png").await
 }
 
 async fn has_no_serious_issue(browser: &Chromium) -> Result<()> {

@@ -6,8 +6,7 @@ use single_state_tests::dev::Project;
 use single_state_tests::process::program;
 
 use super::{
-    PAGE_2020, dev_with_modules, dismiss, fits, has, one_open_socket, owner, screenshot, vendor,
-    watch_sockets,
+    PAGE_2020, dev_with_modules, dismiss, has, one_open_socket, owner, vendor, watch_sockets,
 };
 
 #[tokio::test]
@@ -30,8 +29,8 @@ async fn notes_and_a_trained_model_are_there_after_their_worker_was_killed() -> 
         .getBoundingClientRect(); return top >= 0 && bottom <= innerHeight";
     browser.run("scrollTo(0, document.body.scrollHeight)").await?;
     assert_eq!(browser.run(seen).await?, true, "also by who has scrolled down");
-    screenshot(&browser, "demo-restarted.png").await?;
-    fits(&browser, 400, "demo-restarted-400.png").await?;
+    browser.screenshot("demo-restarted.png").await?;
+    browser.fits(400, "demo-restarted-400.png").await?;
     dismiss(&browser, "notice").await?;
 
     session_is_full(&browser).await?;
@@ -157,7 +156,7 @@ async fn a_store_in_memory_loses_the_session_with_its_worker_and_the_page_says_s
     let seen = "const { top, bottom } = document.getElementById('lost-banner') \
         .getBoundingClientRect(); return scrollY > 0 && top >= 0 && bottom <= innerHeight";
     assert_eq!(browser.run(seen).await?, true, "also by who has scrolled down");
-    screenshot(&browser, "demo-lost.png").await?;
+    browser.screenshot("demo-lost.png").await?;
     dismiss(&browser, "lost-banner").await?;
     browser.click("#axpy-run").await?;
     browser.wait_text("#axpy-result", "12, 24, 36").await?;
@@ -191,7 +190,7 @@ async fn a_state_that_the_new_program_cannot_read_is_reset_and_the_page_says_so(
     dev.wait_until_rolled(&before).await?;
     let words = "saved state could not be read, so it starts from nothing";
     browser.wait_text_that("#error", |text| text.contains(words)).await?;
-    fits(&browser, 800, "page-2020-reset.png").await?;
+    browser.fits(800, "page-2020-reset.png").await?;
     browser.fill("#append-item", "of the new program").await?;
     browser.click("#append-run").await?;
     browser.wait_text("#count", "1").await?;

@@ -13,14 +13,13 @@ use anyhow::{Context, Result, ensure};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};
-use single_state_tests::chromium::Chromium;
+use single_state_tests::chromium::{Chromium, SCREENSHOTS};
 use single_state_tests::dev::{Dev, Project};
 
 /// The npm packages that the pages import.
 const VENDOR: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../gateway/client/node_modules");
 /// A page that knows nothing of this repository's browser client.
 const PAGE_2020: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/browser/page-2020");
-const SCREENSHOTS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/browser/output");
 
 /// Pictures for the README are in the repository; they are taken anew with [`TAKE_PICTURES`].
 const PICTURES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/browser/pictures");
@@ -266,7 +265,7 @@ async fn without_npm_packages_and_network_the_page_says_what_is_missing() -> Res
     browser.wait_text_that("#modules-missing", words).await?;
     assert_ne!(browser.text("#modules-error").await?, "", "and what the browser said");
     browser.wait_until("document.getElementById('loading').hidden").await?;
-    fits(&browser, 400, "missing-400.png").await
+    browser.fits(400, "missing-400.png").await
 }
 
 #[tokio::test]
@@ -277,7 +276,7 @@ async fn no_page_scrolls_sideways_on_a_narrow_screen() -> Result<()> {
     browser.goto(&dev.page("/")).await?;
     browser.click("#axpy-run").await?;
     browser.wait_text("#axpy-result", "12, 24, 36").await?;
-    fits(&browser, 400, "page-2020-400.png").await?;
+    browser.fits(400, "page-2020-400.png").await?;
 
     // Beside any page of an author, the demo is still there. It bears ids, notes, numbers and
     // errors without a place to break.
@@ -285,7 +284,7 @@ async fn no_page_scrolls_sideways_on_a_narrow_screen() -> Result<()> {
     let demo = dev.page(&format!("/client/demo/index.html?session={session}"));
     browser.goto(&demo).await?;
     owner(&browser).await?;
-    fits(&browser, 400, "demo-400.png").await?;
+    browser.fits(400, "demo-400.png").await?;
     browser.fill("#append-item", &"note".repeat(50)).await?;
     browser.click("#append-run").await?;
     browser.wait_text("#count", "1").await?;
@@ -301,24 +300,10 @@ async fn no_page_scrolls_sideways_on_a_narrow_screen() -> Result<()> {
     browser.wait_text_that("#axpy-problem", |text| text.contains("is not a number")).await?;
     browser.click("#broken-run").await?;
     browser.wait_text_that("#error", |text| !text.is_empty()).await?;
-    fits(&browser, 400, "demo-full-400.png").await?;
+    browser.fits(400, "demo-full-400.png").await?;
     let dark = json!({"features": [{"name": "prefers-color-scheme", "value": "dark"}]});
     browser.devtools("Emulation.setEmulatedMedia", dark).await?;
-    fits(&browser, 1000, "demo-full-1000-dark.png").await
-}
-
-/// Takes a picture of the whole page at this width, and fails if it can be scrolled sideways.
-async fn fits(browser: &Chromium, width: u32, name: &str) -> Result<()> {
-    let size = |height: &Value| json!({"width": width, "height": height, "deviceScaleFactor": 1, "mobile": false});
-    browser.devtools("Emulation.setDeviceMetricsOverride", size(&json!(900))).await?;
-    browser.wait_until(&format!("innerWidth === {width}")).await?;
-    let height = browser.run("return document.documentElement.scrollHeight").await?;
-    let wide = browser.run("return document.documentElement.scrollWidth").await?;
-    browser.devtools("Emulation.setDeviceMetricsOverride", size(&height)).await?;
-    screenshot(browser, name).await?;
-    browser.devtools("Emulation.clearDeviceMetricsOverride", json!({})).await?;
-    ensure!(wide.as_u64() <= Some(width.into()), "{name} is {wide} px wide instead of {width}");
-    Ok(())
+    browser.fits(1000, "demo-full-1000-dark.png").await
 }
 
 /// Takes the upper part of the page for the README, as WebP at three quarters of its size. It lies
@@ -342,10 +327,6 @@ async fn picture(browser: &Chromium, width: u32, height: u32, name: &str) -> Res
         std::fs::write(Path::new(folder).join(name), &bytes)?;
     }
     Ok(())
-}
-
-async fn screenshot(browser: &Chromium, name: &str) -> Result<()> {
-    browser.screenshot(&Path::new(SCREENSHOTS).join(name)).await
 }
 
 // What they share.

@@ -9,7 +9,7 @@ use single_state_tests::dev::Project;
 use single_state_tests::proxy::{Faults, Proxy};
 use tempfile::TempDir;
 
-use super::{dev_with_modules, fits, has, owner, vendor};
+use super::{dev_with_modules, has, owner, vendor};
 
 #[tokio::test]
 async fn what_is_done_offline_is_counted_and_there_once_the_page_is_back() -> Result<()> {
@@ -29,7 +29,7 @@ async fn what_is_done_offline_is_counted_and_there_once_the_page_is_back() -> Re
     browser.click("#append-run").await?;
     browser.wait_text_that("#trouble", |text| text.contains("1 change will be sent then.")).await?;
     browser.wait_text_that("#trouble", |text| text.starts_with("The server is away.")).await?;
-    fits(&browser, 400, "demo-away-400.png").await?;
+    browser.fits(400, "demo-away-400.png").await?;
 
     network.heal();
     browser.wait_text("#connection", "connected").await?;
@@ -58,7 +58,7 @@ async fn a_page_whose_session_is_quarantined_can_start_fresh() -> Result<()> {
     cluster.restart_worker(0).await?;
     browser.wait_text_that("#trouble", |text| text.contains("quarantined")).await?;
     assert!(browser.text("#connection").await?.starts_with("closed (4503"));
-    fits(&browser, 400, "demo-quarantined-400.png").await?;
+    browser.fits(400, "demo-quarantined-400.png").await?;
     browser.click("#start-fresh").await?;
     browser.wait_text("#connection", "connected").await?;
     assert_ne!(owner(&browser).await?.0, "anna");

@@ -5,7 +5,7 @@ use std::path::Path;
 use anyhow::Result;
 use single_state_tests::chromium::Chromium;
 
-use crate::stage::{EXAMPLE_PAGES, IRIS, choose_file, example, fits};
+use crate::stage::{EXAMPLE_PAGES, IRIS, choose_file, example};
 
 fn web(name: &str) -> String {
     format!("{EXAMPLE_PAGES}/{name}")
@@ -25,7 +25,7 @@ async fn the_counter_counts_with_a_page_that_knows_nothing_of_us() -> Result<()>
     browser.click("#reset").await?;
     browser.wait_text("#count", "0").await?;
     assert_eq!(browser.console_errors().await?, [""; 0]);
-    fits(&browser, 400, "example-counter-400.png").await
+    browser.fits(400, "example-counter-400.png").await
 }
 
 #[tokio::test]
@@ -41,7 +41,7 @@ async fn streamed_text_appears_word_by_word_and_is_cancelled() -> Result<()> {
     browser.click("#write button").await?;
     browser.wait_text("#error", "say what to write about").await?;
     assert_eq!(browser.console_errors().await?, [""; 0]);
-    fits(&browser, 400, "example-stream-400.png").await
+    browser.fits(400, "example-stream-400.png").await
 }
 
 #[tokio::test]
@@ -55,5 +55,5 @@ async fn a_table_that_is_uploaded_is_classified() -> Result<()> {
     browser.click("#draw").await?;
     browser.wait_until("document.getElementById('map').naturalWidth === 128").await?;
     assert_eq!(browser.console_errors().await?, [""; 0]);
-    fits(&browser, 400, "example-classify-400.png").await
+    browser.fits(400, "example-classify-400.png").await
 }

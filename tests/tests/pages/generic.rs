@@ -8,7 +8,7 @@ use single_state_tests::chromium::Chromium;
 use single_state_tests::dev::Project;
 use single_state_tests::process::program;
 
-use crate::stage::{IRIS, VENDOR, choose_file, example, fits, in_the_dark};
+use crate::stage::{IRIS, VENDOR, choose_file, example, in_the_dark};
 
 /// Fills the form and sends it.
 async fn send(browser: &Chromium, tag: &str, fields: &[(&str, &str)]) -> Result<()> {
@@ -56,7 +56,7 @@ async fn a_counter_is_shown_and_driven_without_a_line_of_its_author() -> Result<
     browser.click("#send-run").await?;
     browser.wait_text(&output("count"), "0").await?;
     assert_eq!(browser.console_errors().await?, [""; 0]);
-    fits(&browser, 400, "generic-counter-400.png").await
+    browser.fits(400, "generic-counter-400.png").await
 }
 
 #[tokio::test]
@@ -99,7 +99,7 @@ async fn mistakes_and_errors_say_what_is_wrong_and_what_can_be_done() -> Result<
     browser.wait_until("!document.getElementById('error')").await?;
     assert_eq!(browser.text(&output("count")).await?, "1");
     assert_eq!(browser.console_errors().await?, [""; 0]);
-    fits(&browser, 400, "generic-errors-400.png").await
+    browser.fits(400, "generic-errors-400.png").await
 }
 
 #[tokio::test]
@@ -153,9 +153,9 @@ async fn an_upload_is_followed_as_progress_numbers_bars_and_images() -> Result<(
     browser.client().refresh().await?;
     browser.wait_text(&output("progress"), "150 of 150").await?;
     assert_eq!(browser.console_errors().await?, [""; 0]);
-    fits(&browser, 400, "generic-classify-400.png").await?;
+    browser.fits(400, "generic-classify-400.png").await?;
     in_the_dark(&browser).await?;
-    fits(&browser, 1000, "generic-classify-1000-dark.png").await
+    browser.fits(1000, "generic-classify-1000-dark.png").await
 }
 
 #[tokio::test]
@@ -201,7 +201,7 @@ async fn a_page_whose_server_is_away_says_so_and_goes_on_when_it_is_back() -> Re
     browser.wait_text("#connection", "no connection").await?;
     send(&browser, "add", &[("n", "5")]).await?;
     browser.wait_text_that("#trouble", |text| text.contains("1 message is kept")).await?;
-    fits(&browser, 400, "generic-away-400.png").await?;
+    browser.fits(400, "generic-away-400.png").await?;
     browser.devtools("Network.enable", json!({})).await?;
     let network = |offline| json!({"offline": offline, "latency": 0, "downloadThroughput": -1, "uploadThroughput": -1});
     browser.devtools("Network.emulateNetworkConditions", network(true)).await?;
@@ -236,7 +236,7 @@ async fn a_session_that_is_quarantined_offers_to_start_fresh() -> Result<()> {
     dev.wait_until_rolled(&before).await?;
     browser.wait_text_that("#trouble", |text| text.contains("quarantined")).await?;
     browser.wait_text("#connection", "closed").await?;
-    fits(&browser, 400, "generic-quarantined-400.png").await?;
+    browser.fits(400, "generic-quarantined-400.png").await?;
     browser.click("#start-fresh").await?;
     browser.wait_text("#connection", "connected").await?;
     browser.wait_until("!document.getElementById('trouble') && location.search === ''").await?;

@@ -2,9 +2,9 @@
 
 use std::path::Path;
 
-use anyhow::{Result, ensure};
+use anyhow::Result;
 use fantoccini::Locator;
-use serde_json::{Value, json};
+use serde_json::json;
 use single_state_tests::chromium::Chromium;
 use single_state_tests::dev::{Dev, Project};
 use single_state_tests::process::program;
@@ -12,7 +12,6 @@ use single_state_tests::process::program;
 /// The npm packages that the pages import.
 pub(crate) const VENDOR: &str =
     concat!(env!("CARGO_MANIFEST_DIR"), "/../gateway/client/node_modules");
-const SCREENSHOTS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/browser/output");
 /// Irises, to be uploaded.
 pub(crate) const IRIS: &str =
     concat!(env!("CARGO_MANIFEST_DIR"), "/../worker/examples/classify/iris.csv");
@@ -25,20 +24,6 @@ pub(crate) async fn example(name: &str, flags: &[&str]) -> Result<(Project, Dev)
     let project = Project::with_worker(&program(&format!("examples/{name}"))).await?;
     let dev = project.dev(&[&["--vendor", VENDOR], flags].concat()).await?;
     Ok((project, dev))
-}
-
-/// Takes a picture of the whole page at this width, and fails if it can be scrolled sideways.
-pub(crate) async fn fits(browser: &Chromium, width: u32, name: &str) -> Result<()> {
-    let size = |height: &Value| json!({"width": width, "height": height, "deviceScaleFactor": 1, "mobile": false});
-    browser.devtools("Emulation.setDeviceMetricsOverride", size(&json!(900))).await?;
-    browser.wait_until(&format!("innerWidth === {width}")).await?;
-    let height = browser.run("return document.documentElement.scrollHeight").await?;
-    let wide = browser.run("return document.documentElement.scrollWidth").await?;
-    browser.devtools("Emulation.setDeviceMetricsOverride", size(&height)).await?;
-    browser.screenshot(&Path::new(SCREENSHOTS).join(name)).await?;
-    browser.devtools("Emulation.clearDeviceMetricsOverride", json!({})).await?;
-    ensure!(wide.as_u64() <= Some(width.into()), "{name} is {wide} px wide instead of {width}");
-    Ok(())
 }
 
 /// Shows pages as a system that wants them dark, from now on.

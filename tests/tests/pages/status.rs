@@ -7,7 +7,7 @@ use single_state_tests::chromium::Chromium;
 use single_state_tests::cluster::{Cluster, Options, http};
 use single_state_tests::dev::Project;
 
-use crate::stage::{fits, in_the_dark};
+use crate::stage::in_the_dark;
 
 fn state(index: usize, state: &str) -> String {
     format!("document.querySelector('[data-worker=\"{index}\"][data-state={state}]')")
@@ -42,14 +42,14 @@ async fn the_status_page_shows_workers_sessions_moves_and_a_killed_worker() -> R
     browser.wait_text_that("#events", |text| text.contains("worker 1: gone")).await?;
     browser.wait_text_that("#moves .big", |text| text.contains("1 failed over")).await?;
     browser.wait_text_that("[data-worker='1']", |text| text.contains("browser here\n0\n")).await?;
-    fits(&browser, 400, "status-400.png").await?;
+    browser.fits(400, "status-400.png").await?;
 
     cluster.restart_worker(1).await?;
     browser.wait_until(&state(1, "up")).await?;
     browser.wait_text_that("#moves .big", |text| text.contains("1 handed over")).await?;
     assert_eq!(browser.console_errors().await?, [""; 0]);
     in_the_dark(&browser).await?;
-    fits(&browser, 1000, "status-1000-dark.png").await?;
+    browser.fits(1000, "status-1000-dark.png").await?;
 
     // Nothing from outside, and nobody can make it do anything.
     let loaded = "return performance.getEntriesByType('resource').map((r) => new URL(r.name).host)";
