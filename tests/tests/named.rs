@@ -8,7 +8,7 @@ use anyhow::{Context, Result, ensure};
 #[test]
 fn the_tests_that_are_named_are_there() -> Result<()> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().context("a folder around tests/")?;
-    for (page, at_least) in [("README.md", 5), ("tests/README.md", 25)] {
+    for (page, at_least) in [("tests/README.md", 100)] {
         let text = std::fs::read_to_string(root.join(page))?;
         let mut found = 0;
         for row in text.lines().filter(|line| line.starts_with('|')) {
