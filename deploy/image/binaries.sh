@@ -6,7 +6,7 @@
 #
 # The same for the Dockerfile and for oci.sh. The target is named although it is this machine's, since
 # flags are then not for what runs during the build. swarm is built by itself: its crate asks for
-# mistakes in the store that tests can choose, and the worker must not have them.
+# features of the others that these must not have.
 set -euo pipefail
 
 out=${1:?usage: $0 OUT}

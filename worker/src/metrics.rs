@@ -19,7 +19,7 @@ use crate::watchdog::Blocks;
 const CLAIMS: [&str; 4] = ["fresh", "stored", "steal", "home"];
 /// Why a session is refused to browsers until an operator looks: it ended its workers, its state
 /// cannot be read, or a new one cannot be made.
-const QUARANTINES: [&str; 3] = ["strikes", "unreadable", "default"];
+const QUARANTINES: [&str; 4] = ["strikes", "unreadable", "default", "panic"];
 
 /// Metrics of one worker.
 #[derive(Debug)]

@@ -79,6 +79,7 @@ impl Registry {
             Err(_) => {
                 // Handlers are contained, so this is a mistake of ours.
                 tracing::error!(session.id = id.as_str(), "session panicked outside its handlers");
+                self.host.metrics.quarantined("panic");
                 resident.close_channels(CloseCode::Quarantined);
                 None
             }
