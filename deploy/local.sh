@@ -153,5 +153,5 @@ if command -v grafana-server > /dev/null; then
   [ "${PORTS-}" = free ] || say "Grafana: http://127.0.0.1:3000"
 fi
 say "runs; Ctrl-C ends it"
-wait "${workers[@]}" "${gateways[@]}"
+wait -n "${workers[@]}" "${gateways[@]}" || true
 fail "a process has ended by itself: see the logs in $data"

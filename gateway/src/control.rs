@@ -2,9 +2,12 @@
 //! nothing breaks. Exists nowhere else, and obeys only pages of the gateway's own address. Pages learn
 //! from [`ABOUT`] whether it is there.
 
+use std::net::IpAddr;
+
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full};
 use hyper::header::{CONTENT_TYPE, HOST, HeaderValue, ORIGIN};
+use hyper::http::uri::Authority;
 use hyper::{HeaderMap, Method, StatusCode};
 use serde_json::json;
 
@@ -50,7 +53,10 @@ pub(crate) async fn obey(
         return text(StatusCode::METHOD_NOT_ALLOWED, "only POST\n");
     }
     if !is_own_page(headers) {
-        return text(StatusCode::FORBIDDEN, "only pages of this address may ask for this\n");
+        return text(
+            StatusCode::FORBIDDEN,
+            "only pages of this address may ask for this, opened by localhost or an IP address\n",
+        );
     }
     let wish = match read(path, query.unwrap_or_default()) {
         Ok(wish) => wish,
@@ -69,9 +75,15 @@ pub(crate) async fn obey(
 }
 
 /// Browsers name the origin of each POST. One without comes from a tool of this machine.
+/// A name that is not this machine's own may be anybody's, who has it lead here for a moment.
 fn is_own_page(headers: &HeaderMap) -> bool {
     let text = |name| headers.get(name).map(|value| value.to_str().unwrap_or_default());
-    origin::judge(text(ORIGIN), text(HOST), &[]).is_ok()
+    let host = text(HOST).and_then(|host| host.parse::<Authority>().ok());
+    let is_ours = host.is_some_and(|host| {
+        let host = host.host().trim_matches(['[', ']']);
+        host.eq_ignore_ascii_case("localhost") || host.parse::<IpAddr>().is_ok()
+    });
+    is_ours && origin::judge(text(ORIGIN), text(HOST), &[]).is_ok()
 }
 
 fn read(path: &str, query: &str) -> Result<Wish, (StatusCode, &'static str)> {
@@ -97,6 +109,24 @@ fn read(path: &str, query: &str) -> Result<Wish, (StatusCode, &'static str)> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn only_pages_that_were_opened_by_this_machines_own_names_are_obeyed() {
+        let asks = |origin: Option<&str>, host: &str| {
+            let mut headers = HeaderMap::new();
+            headers.insert(HOST, host.parse().unwrap());
+            if let Some(origin) = origin {
+                headers.insert(ORIGIN, origin.parse().unwrap());
+            }
+            is_own_page(&headers)
+        };
+        for host in ["localhost:8000", "127.0.0.1:8000", "[::1]:8000", "192.168.1.7:8000"] {
+            assert!(asks(Some(&format!("http://{host}")), host) && asks(None, host), "{host}");
+        }
+        assert!(!asks(Some("http://evil.example"), "127.0.0.1:8000"));
+        // A name that its owner has made to lead here.
+        assert!(!asks(Some("http://evil.example:8000"), "evil.example:8000"));
+    }
 
     #[test]
     fn a_wish_names_a_worker_or_a_number_of_them() {

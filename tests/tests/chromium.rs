@@ -24,8 +24,10 @@ async fn a_click_is_seen_in_the_text_that_it_changes_later() {
 async fn a_screenshot_is_a_png_file() {
     let browser = Chromium::start().await.unwrap();
     browser.goto(PAGE).await.unwrap();
-    browser.screenshot("a-screenshot.png").await.unwrap();
     let file = Path::new(SCREENSHOTS).join("a-screenshot.png");
+    // Of an earlier run.
+    let _ = std::fs::remove_file(&file);
+    browser.screenshot("a-screenshot.png").await.unwrap();
     assert!(std::fs::read(file).unwrap().starts_with(b"\x89PNG"));
 }
 

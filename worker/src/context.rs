@@ -82,8 +82,8 @@ impl Context {
 
     // --- what users see -------------------------------------------------------------------------
 
-    /// Sets `key` of the mirrored state to whatever serde makes of `value`: every tab gets `{"tag":"assign","key":…,"value":…}`, now
-    /// or as soon as it can take it, and every later tab when it connects. A tab that is slow gets
+    /// Sets `key` of the mirrored state to whatever serde makes of `value`: every tab gets
+    /// `{"tag":"assign","key":…,"value":…}`, now or as soon as it can take it, and every later tab when it connects. A tab that is slow gets
     /// the newest value only. NaN and infinities become `null`, as JSON has none.
     ///
     /// Mirrored values are saved with the session, beside its state, and count towards its size.

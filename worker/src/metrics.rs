@@ -18,7 +18,8 @@ use crate::watchdog::Blocks;
 /// How a session comes into memory.
 const CLAIMS: [&str; 4] = ["fresh", "stored", "steal", "home"];
 /// Why a session is refused to browsers until an operator looks: it ended its workers, its state
-/// cannot be read, or a new one cannot be made.
+/// cannot be read, or a new one cannot be made. A panic outside its handlers is a mistake of ours, and
+/// only closes it.
 const QUARANTINES: [&str; 4] = ["strikes", "unreadable", "default", "panic"];
 
 /// Metrics of one worker.

@@ -39,15 +39,9 @@ const MANY_FAILURES = 3;
 const CLOSED = new Map([
   [4401, "This link to the session has expired, or no server of this cluster made it."],
   [4403, "This session belongs to somebody else."],
-  [4410, "This session has ended."],
   [4503, "This session is quarantined: it ended its worker again and again, or what was saved of it cannot be read. It is kept for whoever runs the server."],
 ]);
 
-/** The same, where the session is well. */
-const RELOADS = new Map([
-  [4409, "This session goes on in a copy of this tab."],
-  [4429, "This session is open in too many tabs. Close some, then reload this one."],
-]);
 
 /**
  * @param {Pick<import("../single-state.js").View<unknown>, "connection" | "unacknowledged">} view
@@ -60,8 +54,13 @@ export function troubleInWords({ connection, unacknowledged }, late) {
   if (status === "closed") {
     const fresh = code !== null && CLOSED.get(code);
     if (fresh) return { text: fresh, urgent: true, way: "fresh" };
-    const reload = (code !== null && RELOADS.get(code)) || "The connection was closed for good.";
-    return { text: reload, urgent: true, way: "reload" };
+    const taken = "This session goes on in a copy of this tab.";
+    const text = code === 4409 ? taken : "The connection was closed for good.";
+    return { text, urgent: true, way: "reload" };
+  }
+  if (status !== "open" && code === 4429) {
+    const text = `This session is open in too many tabs. Close some: this one tries again by itself.${waiting}`;
+    return { text, urgent: true, way: null };
   }
   if (status !== "open" && failures >= MANY_FAILURES) {
     const text = `The server is away. This page tries again by itself; is your network up, and does the server run?${waiting}`;

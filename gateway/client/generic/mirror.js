@@ -19,7 +19,7 @@ export function Mirror({ state }) {
     ${keys.length === 0 && state.picture === null && html`<${Nothing} />`}
     <div class="keys">
       ${keys.map((key) => html`<${Key} key=${key} name=${key} entry=${state.entries[key]}
-        samples=${state.samples[key] ?? []} />`)}
+        samples=${Object.hasOwn(state.samples, key) ? state.samples[key] : []} />`)}
       ${state.picture && html`<${Picture} ...${state.picture} />`}
     </div>
   </section>`;

@@ -116,7 +116,8 @@ function assign(state, key, value, at) {
   const next = { ...state, entries: { ...state.entries, [key]: entry } };
   const sample = sampleOf(key, value);
   if (sample === null) return next;
-  const before = state.samples[key] ?? [];
+  // Keys are the app's: one may be called as what every object has.
+  const before = Object.hasOwn(state.samples, key) ? state.samples[key] : [];
   const samples = [...before, { at, value: sample }].slice(-MOST_SAMPLES);
   return { ...next, samples: { ...state.samples, [key]: samples } };
 }

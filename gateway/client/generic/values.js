@@ -93,13 +93,13 @@ export function sizeInWords(bytes) {
   return `${(bytes / 1024 / 1024).toFixed(1)} MiB`;
 }
 
-/** How the files of images begin that every browser shows. @type {readonly [string, string][]} */
+/** How the files of images begin that every browser shows. Not SVG: opened by itself it would run its
+ * scripts as the gateway's page. @type {readonly [string, string][]} */
 const IMAGES = [
   ["image/png", "\x89PNG\r\n\x1a\n"],
   ["image/jpeg", "\xff\xd8\xff"],
   ["image/gif", "GIF8"],
   ["image/bmp", "BM"],
-  ["image/svg+xml", "<svg"],
 ];
 
 /**

@@ -219,8 +219,9 @@ test("trouble is told with what can be done about it", () => {
   assert.match(told({ ...waiting, failures: 3 })?.text ?? "", /^The server is away\./);
   assert.match(told({ status: "open" }, true, 1)?.text ?? "", /^1 change cannot be saved just now/);
   const closed = (/** @type {number} */ code) => told({ status: "closed", code })?.way;
-  assert.deepEqual([4401, 4403, 4410, 4503].map(closed), Array(4).fill("fresh"));
-  assert.deepEqual([4400, 4409, 4429, 1000].map(closed), Array(4).fill("reload"));
+  assert.deepEqual([4401, 4403, 4503].map(closed), Array(3).fill("fresh"));
+  assert.deepEqual([4400, 4409].map(closed), Array(2).fill("reload"));
+  assert.match(told({ ...waiting, code: 4429 })?.text ?? "", /^This session is open in too many tabs\./);
 });
 
 test("numbers of a training are short and can be read", () => {

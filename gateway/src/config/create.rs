@@ -57,6 +57,7 @@ const TAKEN: &[&str] = &[
     "ref",
     "return",
     "self",
+    "Self",
     "serde",
     "serde_json",
     "single_state_worker",

@@ -331,7 +331,7 @@ async fn watch_connections(admin: String, mut before: usize) -> Vec<f64> {
     while before > 0 {
         sleep(Duration::from_secs(1)).await;
         let now = connections(&admin).await.unwrap_or(0);
-        left.push((before - now) as f64 / last.elapsed().as_secs_f64());
+        left.push(before.saturating_sub(now) as f64 / last.elapsed().as_secs_f64());
         (before, last) = (now, Instant::now());
     }
     left

@@ -1,4 +1,4 @@
-//! What the tests of pages share: an app with its page in a browser, and pictures of pages.
+//! What the tests of pages share: an app with its page in a browser.
 
 use std::path::Path;
 

@@ -20,7 +20,7 @@ use self::training::{Settings, Training, rounded};
 
 /// Between two steps of a training users are heard.
 const STEP_PAUSE: Duration = Duration::from_millis(20);
-/// What is long to say (the curve, the matrix) is said with each so-manieth step.
+/// What is long to say (the curve, the matrix) is said once in so many steps.
 const STEPS_A_PICTURE: u32 = 4;
 /// The keys that a training assigns.
 const TRAINING_KEYS: [&str; 7] =
