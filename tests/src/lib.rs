@@ -15,6 +15,7 @@ pub mod disk;
 pub mod faults;
 pub mod fleet;
 pub mod history;
+pub mod manifests;
 pub mod network;
 pub mod page;
 pub mod peer;

@@ -9,7 +9,9 @@ use serde_json::{Value, json};
 use single_state_tests::cluster::{Cluster, Options};
 use single_state_tests::process::program;
 
-use crate::rendered::{OTHER, WHOLE, containers, list, of_kind, pods, render, the, title};
+use single_state_tests::manifests::{
+    OTHER, WHOLE, containers, list, of_kind, pods, render, the, title,
+};
 
 /// Containers of this project's programs, each with its pod and the title of what makes that.
 fn ours(objects: &[Value]) -> Vec<(String, &Value, &Value)> {
@@ -354,7 +356,7 @@ fn secret_has(folder: &str, objects: &[Value], wanted: &str, key: &str) -> Resul
     }) {
         let how = format!("create secret generic {wanted}");
         ensure!(
-            crate::rendered::text("README.md")?.contains(&how),
+            single_state_tests::manifests::text("README.md")?.contains(&how),
             "{folder}: who makes {wanted}?"
         );
     }

@@ -15,7 +15,7 @@ use single_state_tests::cluster::{Node, start_node};
 use single_state_tests::process::program;
 use tempfile::TempDir;
 
-use crate::rendered::{containers, list, pods, render, root};
+use single_state_tests::manifests::{containers, list, pods, render, root};
 
 const USER: &str = "65532";
 const PROGRAMS: [&str; 3] = ["gateway", "worker", "swarm"];

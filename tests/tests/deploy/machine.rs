@@ -10,7 +10,7 @@ use single_state_tests::process::{Process, program};
 use tokio::process::Command;
 
 use crate::fits::must_be_known;
-use crate::rendered::{deploy, list, text};
+use single_state_tests::manifests::{deploy, list, text};
 
 /// The script with all that it has started: told to end, not killed, when it is dropped.
 struct Local(Process);

@@ -3,6 +3,5 @@
 mod fits;
 mod image;
 mod machine;
-mod rendered;
 mod schemas;
 mod telemetry;

@@ -21,7 +21,7 @@ use k8s_openapi::api::rbac::v1::{Role, RoleBinding};
 use schemars::{JsonSchema, schema_for};
 use serde_json::{Value, json};
 
-use crate::rendered::{OTHER, WHOLE, render, root, the, title};
+use single_state_tests::manifests::{OTHER, WHOLE, render, root, the, title};
 
 /// Words that a field of this name may have, wherever it stands.
 const WORDS: [(&str, &[&str]); 13] = [

@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use single_state_tests::browser::Browser;
 use single_state_tests::cluster::{Cluster, Options};
 
-use crate::rendered::{deploy, list, of_kind, render, root, text, the};
+use single_state_tests::manifests::{deploy, list, of_kind, render, text, the, tool};
 
 /// Labels that Prometheus adds, and those that `count_values` makes.
 const ADDED: [&str; 5] = ["namespace", "pod", "instance", "job", "generation"];
@@ -164,8 +164,7 @@ fn the_runbook_has_each_alert() -> Result<()> {
 }
 
 fn promtool(arguments: &[&str], folder: &Path) -> Result<()> {
-    let fetched = root().join("target/tools/promtool");
-    let program = if fetched.exists() { fetched } else { "promtool".into() };
+    let program = tool("promtool");
     let output = Command::new(program).args(arguments).current_dir(folder).output();
     let output = output.context("run promtool: `tests/setup.sh test` gets it")?;
     let told = [output.stdout, output.stderr].concat();

@@ -267,7 +267,7 @@ async fn an_address_that_is_taken_is_one_clear_sentence() -> Result<()> {
 async fn all_mistakes_in_the_flags_of_dev_are_told_at_once() -> Result<()> {
     all_mistakes_are_told(
         "dev --listen 8000 --admin-listen nowhere --workers 0 --store redis://:xyz@host \
-         --web no/such/folder --placement-key xyz --max-message-bytes 0 --park-timeout soon \
+         --web no/such/folder --placement-key xyz --max-message-bytes 99999999 --park-timeout soon \
          --log-format xml --wat",
     )
     .await
@@ -277,7 +277,7 @@ async fn all_mistakes_in_the_flags_of_dev_are_told_at_once() -> Result<()> {
 async fn all_mistakes_in_the_flags_of_run_are_told_at_once() -> Result<()> {
     all_mistakes_are_told(
         "run --listen 8000 --admin-listen nowhere --workers a --placement ring --generation x \
-         --web no/such/folder --placement-key xyz --max-frame-bytes 0 --log-format xml --wat",
+         --web no/such/folder --placement-key xyz --max-frame-bytes -1 --log-format xml --wat",
     )
     .await
 }

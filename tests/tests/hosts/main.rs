@@ -17,9 +17,6 @@
 mod api;
 mod gateways;
 mod pod;
-#[path = "../deploy/rendered.rs"]
-#[expect(dead_code, reason = "tests of the manifests themselves need more of it")]
-mod rendered;
 mod service;
 mod site;
 mod swarm;

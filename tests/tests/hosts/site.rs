@@ -18,10 +18,10 @@ use tokio::time::{Instant, sleep};
 
 use crate::api::Api;
 use crate::pod::{Ended, Pod, Surroundings};
-use crate::rendered::{containers, render, the};
 use crate::service::Service;
 use crate::swarm::{Plan, Swarm};
 use crate::template::{Template, value, variables};
+use single_state_tests::manifests::{containers, render, the};
 
 /// How often a condition is looked at.
 const LOOK: Duration = Duration::from_millis(50);

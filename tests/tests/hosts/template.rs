@@ -7,7 +7,7 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::Value;
 
-use crate::rendered::{containers, list, the};
+use single_state_tests::manifests::{containers, list, the};
 
 /// Where every pod with a token finds it.
 pub(crate) const ACCOUNT: &str = "/var/run/secrets/kubernetes.io/serviceaccount";

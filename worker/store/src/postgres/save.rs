@@ -242,9 +242,7 @@ async fn write(
     } else {
         write_with_kept(lease, cluster, &statement, &values, saves).await?
     };
-    rows.iter()
-        .map(|columns| Ok((columns.try_get("id")?, values::epoch(columns, "epoch")?)))
-        .collect()
+    written(&rows)
 }
 
 async fn write_one(
@@ -266,6 +264,11 @@ async fn write_one(
         &i64::from(owner.app_version),
     ];
     let rows = faults::under_way(Point::SaveSent, lease.query(&statement, &values)).await?;
+    written(&rows)
+}
+
+/// Which ownership of which session was written.
+fn written(rows: &[tokio_postgres::Row]) -> Result<HashMap<String, Epoch>, CallError> {
     rows.iter()
         .map(|columns| Ok((columns.try_get("id")?, values::epoch(columns, "epoch")?)))
         .collect()
