@@ -277,7 +277,7 @@ async fn all_mistakes_in_the_flags_of_dev_are_told_at_once() -> Result<()> {
 async fn all_mistakes_in_the_flags_of_run_are_told_at_once() -> Result<()> {
     all_mistakes_are_told(
         "run --listen 8000 --admin-listen nowhere --workers a --placement ring --generation x \
-         --web no/such/folder --placement-key xyz --max-frame-bytes -1 --log-format xml --wat",
+         --web no/such/folder --placement-key xyz --max-frame-bytes 99999999 --log-format xml --wat",
     )
     .await
 }
