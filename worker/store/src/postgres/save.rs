@@ -88,8 +88,9 @@ pub(super) struct Statements {
 impl Statements {
     pub(super) fn new(settings: &Settings) -> Self {
         Self {
-            update: format!("{UPDATE}{} RETURNING s.id, s.epoch", guard(settings, "v")),
-            update_one: format!("{UPDATE_ONE}{} RETURNING s.id, s.epoch", guard(settings, "v")),
+            // The epoch of the save, not of the row: without the guard these may differ.
+            update: format!("{UPDATE}{} RETURNING s.id, v.epoch", guard(settings, "v")),
+            update_one: format!("{UPDATE_ONE}{} RETURNING s.id, v.epoch", guard(settings, "v")),
             insert: format!("{INSERT}{} RETURNING s.id, s.epoch", guard(settings, "EXCLUDED")),
         }
     }
