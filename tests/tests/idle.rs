@@ -10,6 +10,8 @@ use tokio::process::Command;
 const WORKERS: usize = 2;
 /// Some of the 20,000 descriptors that a process may have are left.
 const BROWSERS_PER_PROCESS: usize = 19_500;
+/// What two cores do for all processes without letting one of them starve.
+const CONNECTS_PER_SECOND: &str = "2500";
 /// For the tests of each day.
 const FEW: usize = 400;
 
@@ -32,6 +34,7 @@ async fn idle_browsers_at_several_gateways_are_all_connected_and_stay() -> Resul
     let report = folder.path().join("report.json");
     let output = Command::new(program("swarm"))
         .args(["--browsers", &browsers.to_string(), "--idle", "--v1-share", "0.5"])
+        .args(["--connects-per-second", CONNECTS_PER_SECOND])
         .args(["--warm-up", quiet, "--duration", quiet])
         .args(["--browsers-per-process", &per_process.to_string()])
         .args(gateways.iter().map(|gateway| format!("--url=ws://{}/ws", gateway.address)))
