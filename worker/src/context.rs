@@ -1,9 +1,11 @@
-//! What a handler can do: [`Context`], and [`Poster`] for work beside the session.
+//! What a handler can do: [`Context`]. What users see and who asks is here, time and work in `work.rs`,
+//! large inputs in `kept.rs`.
 
-use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+mod kept;
+mod work;
+
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::Duration;
 
 use anyhow::{anyhow, bail};
 use bytes::Bytes;
@@ -11,29 +13,21 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 use single_state_proto::id::{Epoch, InputNumber};
-use tokio::sync::{OwnedSemaphorePermit, mpsc};
-use tokio::time::Instant;
+use tokio::sync::OwnedSemaphorePermit;
 
-use crate::Result;
 use crate::host::Host;
 use crate::jobs::Jobs;
-use crate::message;
 use crate::output::Leaves;
 use crate::resident::{ChannelKey, Plans, Resident};
 use crate::timers::Timers;
+use crate::{Result, message};
+
+pub use self::work::Poster;
 
 /// Keys that browsers may assign …
 const MAX_KEYS: usize = 1024;
 /// … and bytes of all mirrored values together.
 const MAX_VALUE_BYTES: usize = 4 * 1024 * 1024;
-
-/// While the store is away, what is kept there is asked for again so often.
-const STORE_RETRY: Duration = Duration::from_millis(500);
-
-/// Longest large input, in bytes.
-const MAX_KEPT: usize = 64 * 1024 * 1024;
-/// Longest name of one, in bytes.
-const MAX_KEPT_NAME: usize = 200;
 
 /// A session's view of its tabs, its time and its worker; every handler gets one.
 pub struct Context {
@@ -187,277 +181,6 @@ impl Context {
         Ok(())
     }
 
-    // --- time and work --------------------------------------------------------------------------
-
-    /// Sends `message` to this session itself after a while, in place of what was scheduled under
-    /// the same `key`. Long work is a chain of such small steps: between any two, users are heard,
-    /// and the work can be paused, changed and moved to another worker. What is scheduled is saved
-    /// with the session; what comes due while no worker has it happens as soon as one has, and also
-    /// when no tab is connected. Handlers of messages that were sent meanwhile come in between.
-    ///
-    /// ```
-    /// # use std::time::Duration;
-    /// # use serde::{Deserialize, Serialize};
-    /// # use serde_json::json;
-    /// # use single_state_worker::{Context, Result, Session, testing::TestSession};
-    /// # #[derive(Default, Serialize, Deserialize)] struct Work { done: u32 }
-    /// #[derive(Serialize, Deserialize)]
-    /// #[serde(tag = "tag", rename_all = "snake_case")]
-    /// enum Message {
-    ///     Begin,
-    ///     Pause,
-    ///     #[serde(rename = "_step")] // only the session itself may send it
-    ///     Step,
-    /// }
-    ///
-    /// impl Session for Work {
-    /// #   type Message = Message;
-    ///     async fn handle(&mut self, message: Message, ctx: &mut Context) -> Result<()> {
-    ///         match message {
-    ///             Message::Begin => ctx.schedule("work", Duration::ZERO, &Message::Step),
-    ///             Message::Pause => {
-    ///                 ctx.unschedule("work");
-    ///                 Ok(())
-    ///             }
-    ///             Message::Step => {
-    ///                 self.done += 1;
-    ///                 ctx.progress("progress", &json!({"done": self.done, "total": 100}))?;
-    ///                 if self.done < 100 {
-    ///                     ctx.schedule("work", Duration::from_millis(10), &Message::Step)?;
-    ///                 }
-    ///                 Ok(())
-    ///             }
-    ///         }
-    ///     }
-    /// }
-    /// # let session = TestSession::<Work>::new();
-    /// # session.send(json!({"tag": "begin"}));
-    /// # session.advance(Duration::from_millis(105));
-    /// # session.send(json!({"tag": "pause"}));
-    /// # session.advance(Duration::from_secs(10));
-    /// # assert_eq!(session.mirror()["progress"]["done"], 11);
-    /// ```
-    ///
-    /// # Errors
-    /// When `message` cannot be serialised.
-    pub fn schedule(
-        &mut self,
-        key: &str,
-        after: Duration,
-        message: &(impl Serialize + ?Sized),
-    ) -> Result<()> {
-        let message = message::to_itself(&message)?;
-        self.resident.touch();
-        let due = (Instant::now() + after).into_std();
-        self.timers.schedule(key, due, self.resident.epoch, message);
-        Ok(())
-    }
-
-    /// Forgets what was scheduled under `key`; returns whether something was.
-    pub fn unschedule(&mut self, key: &str) -> bool {
-        self.timers.cancel(key)
-    }
-
-    /// Runs CPU work on a pool with as many threads as there are cores; the worker's event loop,
-    /// and with it all other sessions, goes on. `value` is moved to the pool and back, so it need
-    /// not be cloned; meanwhile its default stands in its place.
-    ///
-    /// The session itself hears nothing else until it is done: what users shall interrupt is cut into
-    /// steps of [`Context::schedule`], of some 10 ms each. When the worker drains, it waits two seconds
-    /// (`--handler-grace`), and then the handler is dropped and its message handled by the next owner.
-    ///
-    /// ```
-    /// # use serde_json::{Value, json};
-    /// # use single_state_worker::{Context, Result, Session, testing::TestSession};
-    /// # #[derive(Default, serde::Serialize, serde::Deserialize)] struct Sorter { values: Vec<u32> }
-    /// # impl Session for Sorter {
-    /// #     type Message = Value;
-    /// async fn handle(&mut self, _: Value, ctx: &mut Context) -> Result<()> {
-    ///     let largest = ctx.compute(&mut self.values, |values| {
-    ///         values.sort_unstable();
-    ///         values.last().copied()
-    ///     });
-    ///     let largest = largest.await;
-    ///     ctx.assign("largest", &largest)
-    /// }
-    /// # }
-    /// # let session = TestSession::<Sorter>::new();
-    /// # session.send(json!({"tag": "sort"}));
-    /// # assert_eq!(session.mirror()["largest"], json!(null));
-    /// ```
-    ///
-    /// # Panics
-    /// When `work` panics, with the same panic; `value` is as `work` left it.
-    pub async fn compute<T, R>(
-        &self,
-        value: &mut T,
-        work: impl FnOnce(&mut T) -> R + Send + 'static,
-    ) -> R
-    where
-        T: Default + Send + 'static,
-        R: Send + 'static,
-    {
-        let Some(cores) = &self.host.cores else { return work(value) };
-        // Never closed, so the permit always comes.
-        let permit = cores.clone().acquire_owned().await;
-        let mut taken = std::mem::take(value);
-        let computation = tokio::task::spawn_blocking(move || {
-            // It computes on when its handler is given up, and has its core until then.
-            let _permit = permit;
-            let result = catch_unwind(AssertUnwindSafe(|| work(&mut taken)));
-            (taken, result)
-        });
-        match computation.await {
-            Ok((returned, result)) => {
-                *value = returned;
-                result.unwrap_or_else(|panic| resume_unwind(panic))
-            }
-            Err(error) => resume_unwind(error.into_panic()),
-        }
-    }
-
-    /// Runs `work` beside the session, in place of what ran under the same `name`; it reaches the
-    /// session with a [`Poster`]. For waiting on something slow while users are heard: it runs on the
-    /// worker's event loop, so it must not compute for long. It ends with the session's stay in
-    /// memory, and is not saved: [`Session::started`] decides what to do again. An error of `work` is
-    /// shown as an error of a handler is.
-    ///
-    /// ```
-    /// # use std::time::Duration;
-    /// # use serde::{Deserialize, Serialize};
-    /// # use serde_json::json;
-    /// # use single_state_worker::{Context, Result, Session, testing::TestSession};
-    /// # #[derive(Default, Serialize, Deserialize)] struct Caller;
-    /// # #[derive(Serialize, Deserialize)]
-    /// # #[serde(tag = "tag", rename_all = "snake_case")]
-    /// # enum Message { Ask, Cancel, #[serde(rename = "_answer")] Answer { text: String } }
-    /// # async fn slow_service() -> Result<String> {
-    /// #     tokio::time::sleep(Duration::from_secs(5)).await;
-    /// #     Ok("42".to_owned())
-    /// # }
-    /// # impl Session for Caller {
-    /// #     type Message = Message;
-    /// async fn handle(&mut self, message: Message, ctx: &mut Context) -> Result<()> {
-    ///     match message {
-    ///         Message::Ask => {
-    ///             let session = ctx.poster();
-    ///             ctx.spawn("asking", async move {
-    ///                 let text = slow_service().await?;
-    ///                 session.post(&Message::Answer { text }).await
-    ///             });
-    ///             ctx.assign("state", "asking")
-    ///         }
-    ///         Message::Cancel => {
-    ///             let state = if ctx.cancel("asking") { "cancelled" } else { "too late" };
-    ///             ctx.assign("state", state)
-    ///         }
-    ///         Message::Answer { text } => ctx.assign("state", &text),
-    ///     }
-    /// }
-    /// # }
-    /// # let session = TestSession::<Caller>::new();
-    /// # session.send(json!({"tag": "ask"}));
-    /// # assert_eq!(session.mirror()["state"], "asking");
-    /// # session.advance(Duration::from_secs(6));
-    /// # assert_eq!(session.mirror()["state"], "42");
-    /// # session.send(json!({"tag": "cancel"}));
-    /// # assert_eq!(session.mirror()["state"], "too late");
-    /// ```
-    ///
-    /// [`Session::started`]: crate::Session::started
-    pub fn spawn(&mut self, name: &str, work: impl Future<Output = Result<()>> + 'static) {
-        self.resident.touch();
-        self.jobs.spawn(name, work, &self.resident, &self.host.running);
-    }
-
-    /// Ends the work that runs under `name` where it awaits; returns whether some did run.
-    pub fn cancel(&mut self, name: &str) -> bool {
-        self.jobs.cancel(name)
-    }
-
-    /// Sends messages to this session, for work that runs beside it.
-    pub fn poster(&self) -> Poster {
-        Poster { posts: self.resident.poster() }
-    }
-
-    // --- large inputs ---------------------------------------------------------------------------
-
-    /// Keeps a large input, an upload for instance, under `name`: it is stored once, together with
-    /// the next save, and not in each. Up to 64 MiB; what was kept under the name is replaced. It
-    /// goes when the session does.
-    ///
-    /// ```
-    /// # use serde_json::{Value, json};
-    /// # use single_state_worker::{Bytes, Context, Result, Session, testing::TestSession};
-    /// #[derive(Default, serde::Serialize, serde::Deserialize)]
-    /// struct Reader {
-    ///     #[serde(skip)] // read again in `started`
-    ///     lines: Vec<String>,
-    /// }
-    ///
-    /// # fn read(upload: &[u8]) -> Vec<String> {
-    /// #     String::from_utf8_lossy(upload).lines().map(str::to_owned).collect()
-    /// # }
-    /// impl Session for Reader {
-    ///     async fn started(&mut self, ctx: &mut Context) -> Result<()> {
-    ///         if let Some(upload) = ctx.kept("upload").await {
-    ///             self.lines = read(&upload);
-    ///         }
-    ///         ctx.assign("lines", &self.lines.len())
-    ///     }
-    ///
-    ///     async fn binary(&mut self, upload: Bytes, ctx: &mut Context) -> Result<()> {
-    ///         self.lines = read(&upload);
-    ///         ctx.keep("upload", upload)?;
-    ///         ctx.assign("lines", &self.lines.len())
-    ///     }
-    /// #   type Message = Value;
-    /// #   async fn handle(&mut self, _: Value, _: &mut Context) -> Result<()> { Ok(()) }
-    /// }
-    /// # let session = TestSession::<Reader>::new();
-    /// # session.send_binary("one\ntwo");
-    /// # session.crash();
-    /// # assert_eq!(session.mirror()["lines"], 2);
-    /// ```
-    ///
-    /// # Errors
-    /// When the bytes, or the name (200 bytes, no NUL), are too long.
-    pub fn keep(&self, name: &str, bytes: impl Into<Bytes>) -> Result<()> {
-        let bytes = bytes.into();
-        check_kept_name(name)?;
-        if bytes.len() > MAX_KEPT {
-            bail!("keep {name:?}: {} bytes are too long, allowed are {MAX_KEPT}", bytes.len());
-        }
-        self.resident.keep(name, Some(bytes));
-        Ok(())
-    }
-
-    /// What is kept under `name`; `None` if nothing is. While the store is away it waits.
-    pub async fn kept(&self, name: &str) -> Option<Bytes> {
-        if let Some(unsaved) = self.resident.unsaved_input(name) {
-            return unsaved;
-        }
-        if !self.resident.has_row() || check_kept_name(name).is_err() {
-            return None;
-        }
-        loop {
-            match self.host.store.kept(&self.resident.id, name).await {
-                Ok(kept) => return kept,
-                Err(error) => {
-                    tracing::debug!(session.id = self.session_id(), %error, "read what is kept");
-                    tokio::time::sleep(STORE_RETRY).await;
-                }
-            }
-        }
-    }
-
-    /// Forgets what is kept under `name`.
-    pub fn forget(&self, name: &str) {
-        if check_kept_name(name).is_ok() {
-            self.resident.keep(name, None);
-        }
-    }
-
     // --- who and where --------------------------------------------------------------------------
 
     /// The session's id.
@@ -536,29 +259,5 @@ impl Context {
     /// comes back with its id starts from nothing.
     pub fn end(&mut self) {
         self.ended = true;
-    }
-}
-
-fn check_kept_name(name: &str) -> Result<()> {
-    if name.is_empty() || name.len() > MAX_KEPT_NAME || name.contains('\0') {
-        bail!("keep: a name has 1 to {MAX_KEPT_NAME} bytes and no NUL");
-    }
-    Ok(())
-}
-
-/// Sends messages to a session from work beside it; see [`Context::spawn`].
-#[derive(Debug, Clone)]
-pub struct Poster {
-    posts: mpsc::Sender<Bytes>,
-}
-
-impl Poster {
-    /// Sends `message`, reserved tags included. Waits while the session has many to handle.
-    ///
-    /// # Errors
-    /// When `message` cannot be serialised, or the session has left memory.
-    pub async fn post(&self, message: &(impl Serialize + ?Sized)) -> Result<()> {
-        let message = message::to_itself(&message)?;
-        self.posts.send(message).await.map_err(|_| anyhow!("the session has left memory"))
     }
 }
