@@ -57,14 +57,19 @@ fn main() -> ExitCode {
     let ended = LocalSet::new().block_on(&runtime, run(config));
     // Whoever still looks up a name is not waited for.
     runtime.shutdown_background();
-    match ended {
-        Ok(true) => ExitCode::from(exit::CLEAN),
-        Ok(false) => ExitCode::from(exit::FAILED),
+    conclude("swarm", ended)
+}
+
+/// What a command has come to, as an exit code; of an error its reason is said.
+fn conclude(command: &str, ended: anyhow::Result<bool>) -> ExitCode {
+    ExitCode::from(match ended {
+        Ok(true) => exit::CLEAN,
+        Ok(false) => exit::FAILED,
         Err(error) => {
-            eprintln!("swarm: {error:#}");
-            ExitCode::from(exit::FAILED)
+            eprintln!("{command}: {error:#}");
+            exit::FAILED
         }
-    }
+    })
 }
 
 /// Whether all went well.

@@ -14,7 +14,7 @@ use crate::nemesis::kind::{Kind, Need};
 /// Does faults of all kinds to a cluster of its own, while browsers append, and judges what has become
 /// of what they have sent.
 #[derive(Debug, Parser)]
-#[command(name = "swarm nemesis", version, about)]
+#[command(name = "swarm nemesis", version, about, after_help = kinds_help())]
 pub(crate) struct Args {
     /// Which schedule: the same seed gives the same one. Default: another one each time.
     #[arg(long, value_name = "N")]
@@ -210,7 +210,7 @@ fn impossible(kind: Kind) -> Option<&'static str> {
 }
 
 /// What `--help` says of kinds.
-pub(crate) fn kinds_help() -> String {
+fn kinds_help() -> String {
     let mut text = "Kinds of faults:\n".to_owned();
     for kind in Kind::ALL {
         text += &format!("  {:<24} {}\n", kind.name(), kind.about());

@@ -17,12 +17,10 @@ mod schedule;
 mod stage;
 
 use std::ffi::OsString;
-use std::io::Write;
 use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use clap::CommandFactory;
 use single_state_node::config::{Parsed, parse};
 use single_state_node::exit;
 use single_state_tests::history::now;
@@ -34,6 +32,7 @@ use self::kind::Kind;
 use self::report::Report;
 use self::schedule::{Episode, Fault, Schedule};
 use self::stage::Stage;
+use crate::conclude;
 
 /// Of the whole time, this share is calm at first, to compare with; so long at least and at most.
 const CALM: u32 = 20;
@@ -42,13 +41,6 @@ const CALM_MOST: Duration = Duration::from_secs(30);
 
 /// What follows `swarm nemesis`.
 pub(crate) fn main(args: impl Iterator<Item = OsString>) -> ExitCode {
-    let args: Vec<OsString> = args.collect();
-    if args.iter().any(|arg| arg == "--help" || arg == "-h") {
-        let help = format!("{}\n{}", Args::command().render_help(), config::kinds_help());
-        // Nothing can be done about a closed stdout.
-        let _ = writeln!(std::io::stdout(), "{help}");
-        return ExitCode::from(exit::CLEAN);
-    }
     let config = match parse::<Args>(args) {
         Parsed::Arguments(args, mistakes) => match args.check(mistakes) {
             Ok(config) => config,
@@ -63,14 +55,7 @@ pub(crate) fn main(args: impl Iterator<Item = OsString>) -> ExitCode {
         Ok(runtime) => runtime,
         Err(error) => return exit::failed(&error),
     };
-    match runtime.block_on(run(&config)) {
-        Ok(true) => ExitCode::from(exit::CLEAN),
-        Ok(false) => ExitCode::from(exit::FAILED),
-        Err(error) => {
-            eprintln!("swarm nemesis: {error:#}");
-            ExitCode::from(exit::FAILED)
-        }
-    }
+    conclude("swarm nemesis", runtime.block_on(run(&config)))
 }
 
 /// Whether all has survived.

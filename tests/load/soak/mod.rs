@@ -23,6 +23,7 @@ use tokio::time::{Instant, sleep, sleep_until};
 
 use self::config::{Args, Config};
 use self::flat::{Sample, Watch};
+use crate::conclude;
 
 /// A session that nobody uses leaves memory after so long, so that a round's end is seen in the next.
 const PASSIVATE_AFTER: &str = "10s";
@@ -40,14 +41,7 @@ pub(crate) fn main(args: impl Iterator<Item = OsString>) -> ExitCode {
         Ok(runtime) => runtime,
         Err(error) => return exit::failed(&error),
     };
-    match runtime.block_on(run(&config)) {
-        Ok(true) => ExitCode::from(exit::CLEAN),
-        Ok(false) => ExitCode::from(exit::FAILED),
-        Err(error) => {
-            eprintln!("swarm soak: {error:#}");
-            ExitCode::from(exit::FAILED)
-        }
-    }
+    conclude("swarm soak", runtime.block_on(run(&config)))
 }
 
 /// Whether all stayed as it was.
