@@ -60,7 +60,8 @@ impl Session for Writer {
 /// Stands for a language model or another slow service.
 async fn write(about: String, session: Poster) -> Result<()> {
     ensure!(!about.is_empty(), "say what to write about");
-    for word in ["Once", "upon", "a", "time", "there", "was", about.as_str()] {
+    let beginning = ["Once", "upon", "a", "time", "there", "was"];
+    for word in beginning.into_iter().chain(about.split_whitespace()) {
         tokio::time::sleep(Duration::from_millis(200)).await;
         session.post(&Message::Word { word: word.to_owned() }).await?;
     }

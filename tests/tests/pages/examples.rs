@@ -5,7 +5,7 @@ use std::path::Path;
 use anyhow::Result;
 use single_state_tests::chromium::Chromium;
 
-use crate::stage::{EXAMPLE_PAGES, IRIS, choose_file, example};
+use crate::stage::{EXAMPLE_PAGES, IRIS, choose_file, example, long_story};
 
 fn web(name: &str) -> String {
     format!("{EXAMPLE_PAGES}/{name}")
@@ -33,6 +33,7 @@ async fn streamed_text_appears_word_by_word_and_is_cancelled() -> Result<()> {
     let (_project, dev) = example("stream", &["--web", &web("stream")]).await?;
     let browser = Chromium::start().await?;
     browser.goto(&dev.page("/")).await?;
+    browser.fill("#about", &long_story()).await?;
     browser.click("#write button").await?;
     browser.wait_text_that("#text", |text| text.starts_with("Once upon")).await?;
     browser.click("#cancel").await?;

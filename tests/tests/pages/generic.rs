@@ -8,7 +8,7 @@ use single_state_tests::chromium::Chromium;
 use single_state_tests::dev::Project;
 use single_state_tests::process::program;
 
-use crate::stage::{IRIS, VENDOR, choose_file, example, in_the_dark};
+use crate::stage::{IRIS, VENDOR, choose_file, example, in_the_dark, long_story};
 
 /// Fills the form and sends it.
 async fn send(browser: &Chromium, tag: &str, fields: &[(&str, &str)]) -> Result<()> {
@@ -108,9 +108,15 @@ async fn an_upload_is_followed_as_progress_numbers_bars_and_images() -> Result<(
     let browser = Chromium::start().await?;
     browser.goto(&dev.page("/")).await?;
     browser.wait_text(&output("trained_on"), "150").await?;
-    choose_file(&browser, "#send-file", Path::new(IRIS)).await?;
-    // On its way: so far, at this pace.
+    // On its way: so far, at this pace. A table that takes long, for browsers that look seldom; the
+    // next upload takes its place.
+    let long = tempfile::NamedTempFile::new()?;
+    let table = std::fs::read_to_string(IRIS)?;
+    let (_, rows) = table.split_once('\n').context("a head and rows")?;
+    std::fs::write(long.path(), rows.repeat(60))?;
+    choose_file(&browser, "#send-file", long.path()).await?;
     browser.wait_text_that("[data-key=progress]", |text| text.contains(" left")).await?;
+    choose_file(&browser, "#send-file", Path::new(IRIS)).await?;
     browser.wait_text(&output("progress"), "150 of 150").await?;
     browser.wait_text_that("[data-key=progress]", |text| text.ends_with("done")).await?;
     for (key, kind) in [
@@ -165,7 +171,7 @@ async fn streamed_text_grows_and_is_cancelled_and_owners_change_without_a_reconn
     let browser = Chromium::start().await?;
     browser.goto(&dev.page("/")).await?;
     browser.wait_text("#connection", "connected").await?;
-    send(&browser, "write", &[("about", "Rust")]).await?;
+    send(&browser, "write", &[("about", &long_story())]).await?;
     browser.wait_text_that(&output("text"), |text| text.starts_with("Once upon")).await?;
     send(&browser, "cancel", &[]).await?;
     browser.wait_text(&output("state"), "cancelled").await?;

@@ -26,6 +26,11 @@ pub(crate) async fn example(name: &str, flags: &[&str]) -> Result<(Project, Dev)
     Ok((project, dev))
 }
 
+/// What the example `stream` writes about for a minute: no browser is too slow to cancel that.
+pub(crate) fn long_story() -> String {
+    "and on ".repeat(150)
+}
+
 /// Shows pages as a system that wants them dark, from now on.
 pub(crate) async fn in_the_dark(browser: &Chromium) -> Result<()> {
     let dark = json!({"features": [{"name": "prefers-color-scheme", "value": "dark"}]});
