@@ -64,7 +64,8 @@ pub(crate) struct Args {
     /// back when their connection breaks.
     #[arg(long, default_value = "0", value_name = "SHARE")]
     v1_share: String,
-    /// Addresses of this machine to connect from, each with ports of its own; several.
+    /// Addresses of this machine to connect from, each with ports of its own; several. Default: as
+    /// many of 127.0.0.1 and the next as are needed for gateways on this machine, otherwise its own.
     #[arg(long, value_name = "IP[-IP]")]
     from: Vec<String>,
     /// The gateways' keys, to sign the sessions that browsers name.
@@ -156,7 +157,10 @@ impl Args {
         }
         let pace = self.pace(&mut mistakes);
         let connects_per_second = self.connects_per_second(browsers, &mut mistakes);
-        let from = limits::addresses(&self.from, &mut mistakes);
+        let mut from = limits::addresses(&self.from, &mut mistakes);
+        if self.from.is_empty() {
+            from = limits::own_addresses(&self.url, browsers.unwrap_or_default());
+        }
         let keys =
             self.session_keys_file.as_deref().and_then(|path| read_keys(path, &mut mistakes));
         let most = self.browsers_per_process.as_deref();

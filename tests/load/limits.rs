@@ -1,5 +1,6 @@
 //! What this machine allows: descriptors and ports. Says what to set where it is not enough.
 
+use std::collections::HashSet;
 use std::fs;
 use std::net::Ipv4Addr;
 
@@ -11,6 +12,11 @@ use crate::config::Config;
 
 /// Descriptors that a process has beside its browsers.
 const OTHERS: u64 = 64;
+/// Connections from one address to another that find a port at once. Linux tries one port after the
+/// other, every second one first: from some 14,000 on each connection looks at all of them, which
+/// takes milliseconds of CPU.
+const EASY_PORTS: usize = 5_000;
+const MOST_ADDRESSES: usize = 1 << 16;
 
 /// The addresses of `IP` and `IP-IP`.
 pub(crate) fn addresses(texts: &[String], mistakes: &mut Mistakes) -> Vec<Ipv4Addr> {
@@ -18,7 +24,7 @@ pub(crate) fn addresses(texts: &[String], mistakes: &mut Mistakes) -> Vec<Ipv4Ad
         let (first, last) = text.split_once('-').unwrap_or((text, text));
         let (first, last): (Ipv4Addr, Ipv4Addr) = (first.parse().ok()?, last.parse().ok()?);
         let range = u32::from(first)..=u32::from(last);
-        (!range.is_empty() && range.end() - range.start() < 1 << 16).then_some(range)
+        (!range.is_empty() && range.clone().count() <= MOST_ADDRESSES).then_some(range)
     };
     let mut addresses = Vec::new();
     for text in texts {
@@ -30,6 +36,26 @@ pub(crate) fn addresses(texts: &[String], mistakes: &mut Mistakes) -> Vec<Ipv4Ad
         }
     }
     addresses
+}
+
+/// From where to connect if nobody says so: a machine has very many addresses of its own for what
+/// listens on itself, and otherwise one.
+pub(crate) fn own_addresses(urls: &[String], browsers: usize) -> Vec<Ipv4Addr> {
+    let is_here = |url: &String| {
+        let name = host(url).rsplit_once(':').map_or("", |(name, _)| name);
+        name == "localhost" || name.parse().is_ok_and(|address: Ipv4Addr| address.is_loopback())
+    };
+    let count = browsers.div_ceil(destinations(urls).max(1)).div_ceil(EASY_PORTS);
+    if count < 2 || !urls.iter().all(is_here) {
+        return Vec::new();
+    }
+    let first = u32::from(Ipv4Addr::LOCALHOST);
+    (first..).take(count.min(MOST_ADDRESSES)).map(Ipv4Addr::from).collect()
+}
+
+/// How many places these lead to.
+fn destinations(urls: &[String]) -> usize {
+    urls.iter().map(|url| host(url)).collect::<HashSet<_>>().len()
 }
 
 /// How many browsers a process takes: as many as asked for, or as it has descriptors for.
@@ -74,17 +100,16 @@ pub(crate) fn check(config: &Config) -> Result<()> {
     let Some([first, last]) = numbers("/proc/sys/net/ipv4/ip_local_port_range") else {
         return Ok(());
     };
-    let destinations =
-        config.urls.iter().map(|url| host(url)).collect::<std::collections::HashSet<_>>();
+    let destinations = destinations(&config.urls);
     let (ports, sources) = (last + 1 - first, config.from.len().max(1) as u64);
-    let busiest = browsers.div_ceil(destinations.len() as u64).div_ceil(sources);
+    let busiest = browsers.div_ceil(destinations as u64).div_ceil(sources);
     ensure!(
         busiest <= ports,
         "{browsers} browsers need {busiest} ports for each of {sources} source addresses and {} \
          destinations, and net.ipv4.ip_local_port_range has {ports}: give more addresses, such as \
          `--from 127.0.0.1-127.0.0.{}`, or `sysctl -w net.ipv4.ip_local_port_range=\"1024 65535\"`",
-        destinations.len(),
-        (browsers.div_ceil(destinations.len() as u64).div_ceil(ports) + 1).min(254),
+        destinations,
+        (browsers.div_ceil(destinations as u64).div_ceil(ports) + 1).min(254),
     );
     Ok(())
 }
@@ -131,6 +156,19 @@ mod tests {
         let all: Vec<_> = all.iter().map(ToString::to_string).collect();
         assert_eq!(all, ["127.0.0.254", "127.0.0.255", "127.0.1.0", "127.0.1.1", "10.0.0.1"]);
         assert_eq!(mistakes, Mistakes::default());
+    }
+
+    #[test]
+    fn gateways_of_this_machine_are_reached_from_as_many_addresses_as_find_ports_at_once() {
+        let urls = |hosts: &[&str]| -> Vec<_> {
+            hosts.iter().map(|host| format!("ws://{host}/ws")).collect()
+        };
+        let two = urls(&["127.0.0.1:8000", "localhost:8001"]);
+        assert_eq!(own_addresses(&two, 10_000), []);
+        assert_eq!(own_addresses(&two, 10_001), [[127, 0, 0, 1].into(), [127, 0, 0, 2].into()]);
+        assert_eq!(own_addresses(&urls(&["127.0.0.1:8000"; 2]), 20_000).len(), 4);
+        assert_eq!(own_addresses(&urls(&["127.0.0.1:8000", "10.0.0.1:8000"]), 100_000), []);
+        assert_eq!(own_addresses(&two, usize::MAX).len(), MOST_ADDRESSES);
     }
 
     #[test]

@@ -43,7 +43,7 @@ pub struct Manners {
     pub first_wait: Duration,
     /// … and up to so long.
     pub longest_wait: Duration,
-    /// A connection from which nothing comes for so long is given up.
+    /// A connection from which nothing comes for so long is given up, if something is to come.
     pub silence: Duration,
     /// Where it writes its history.
     pub recorder: Recorder,
@@ -132,6 +132,10 @@ impl Client {
     /// Publishes an app message: its number. Waits while there is no room for it.
     pub async fn publish(&mut self, message: &Value) -> Result<u64> {
         self.open_once().await?;
+        if self.core.unacked() == 0 {
+            // Nothing was to come until now.
+            self.heard_at = Instant::now();
+        }
         let body = message.to_string();
         let number = loop {
             match self.core.publish(body.clone()) {
@@ -163,7 +167,12 @@ impl Client {
                         self.put(ack);
                         continue;
                     }
-                    timeout_at(self.heard_at + self.manners.silence, socket.next()).await
+                    // As in the pages' client: browsers hide pings, so a quiet session is no sign.
+                    if self.core.is_open() && self.core.unacked() == 0 {
+                        Ok(socket.next().await)
+                    } else {
+                        timeout_at(self.heard_at + self.manners.silence, socket.next()).await
+                    }
                 }
             };
             self.heard_at = Instant::now();

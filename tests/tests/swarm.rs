@@ -235,7 +235,8 @@ async fn all_flags_that_are_wrong_are_told_at_once() -> Result<()> {
 #[tokio::test]
 async fn too_few_ports_are_told_with_what_to_set() -> Result<()> {
     let server = Server::start(Then::Silence).await?;
-    let (code, said) = refusal(&server.url, &["--browsers", "200000"]).await?;
+    let (code, said) =
+        refusal(&server.url, &["--browsers", "200000", "--from", "127.0.0.1"]).await?;
     assert_eq!(code, Some(1));
     for part in ["--from 127.0.0.1-127.0.0.", "sysctl -w net.ipv4.ip_local_port_range"] {
         assert!(said.contains(part), "{part} is missing in:\n{said}");
