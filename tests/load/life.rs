@@ -57,16 +57,14 @@ impl Life {
 
     async fn live(&mut self) -> Result<()> {
         let shared = self.shared.clone();
+        if shared.config.pace == Pace::Idle {
+            return self.stay().await;
+        }
+        self.listen_until(Phase::Warm, None).await?;
         match shared.config.pace {
-            Pace::Idle => return self.stay().await,
-            pace => {
-                self.listen_until(Phase::Warm, None).await?;
-                match pace {
-                    Pace::Rate(rate) => self.send_at(rate).await?,
-                    Pace::Churn(away) => self.come_and_go(away).await?,
-                    _ => self.send_on_answer().await?,
-                }
-            }
+            Pace::Rate(rate) => self.send_at(rate).await?,
+            Pace::Churn(away) => Box::pin(self.come_and_go(away)).await?,
+            _ => self.send_on_answer().await?,
         }
         if shared.recorder.is_on() && shared.config.checks {
             let looked = self.peer()?.items().await;
@@ -153,7 +151,9 @@ impl Life {
         let channel = format!("page.{}.{}", self.number, self.visits);
         let numbered = config.is_numbered(self.number);
         let recorder = shared.recorder.clone();
-        self.peer = Some(Peer::connect(address, source, &channel, numbered, recorder).await?);
+        // In a box for as long as it takes: a million browsers wait in what is left.
+        let connect = Box::pin(Peer::connect(address, source, &channel, numbered, recorder));
+        self.peer = Some(connect.await?);
         self.visits += 1;
         shared.connected.set(shared.connected.get() + 1);
         Ok(())

@@ -97,7 +97,9 @@ impl Peer {
         let text = named.as_deref().unwrap_or(text);
         match self {
             Self::Plain(page) => page.send(text).await,
-            Self::V1(client) => client.publish(&serde_json::from_str(text)?).await.map(drop),
+            Self::V1(client) => {
+                Box::pin(client.publish(&serde_json::from_str(text)?)).await.map(drop)
+            }
         }
     }
 

@@ -20,14 +20,13 @@ use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::Message;
-use tokio_tungstenite::tungstenite::client::IntoClientRequest;
-use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
 use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
+use tokio_tungstenite::tungstenite::protocol::{Role, WebSocketConfig};
 
 pub use self::core::{Core, Fault, Heard};
 use crate::DEADLINE;
-use crate::dial::dial;
 use crate::history::{End, Recorder, What};
+use crate::upgrade::{Upgraded, upgrade};
 
 /// Closes after which a client does not come again.
 const FINAL: [u16; 5] = [4400, 4401, 4403, 4409, 4503];
@@ -156,7 +155,7 @@ impl Client {
         loop {
             self.flush().await;
             let Some(socket) = &mut self.socket else {
-                self.reconnect().await?;
+                Box::pin(self.reconnect()).await?;
                 continue;
             };
             // What was taken is told when nothing more is there to be taken.
@@ -403,15 +402,11 @@ impl Client {
 }
 
 async fn connect(url: &str, from: Option<Ipv4Addr>) -> Result<Socket> {
-    let mut request = url.into_client_request()?;
-    request.headers_mut().insert("sec-websocket-protocol", SUBPROTOCOL.parse()?);
-    let host = request.uri().authority().context("an address has a host")?.to_string();
-    let stream = dial(&host, from).await?;
+    let Upgraded { stream, rest, .. } = upgrade(url, from, Some(SUBPROTOCOL)).await?;
     // The library's own 128 KiB are too much for many clients.
-    let config = WebSocketConfig::default().read_buffer_size(4096);
-    let (socket, _) =
-        tokio_tungstenite::client_async_with_config(request, stream, Some(config)).await?;
-    Ok(socket)
+    let config = WebSocketConfig::default().read_buffer_size(1024);
+    Ok(WebSocketStream::from_partially_read(stream, rest.to_vec(), Role::Client, Some(config))
+        .await)
 }
 
 fn random_channel() -> ChannelId {

@@ -24,6 +24,7 @@ pub mod process;
 pub mod proxy;
 pub mod siphash;
 pub mod trial;
+mod upgrade;
 pub mod visitors;
 
 use std::time::Duration;

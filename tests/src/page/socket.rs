@@ -3,12 +3,12 @@
 
 use std::net::Ipv4Addr;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Result, bail};
 use bytes::{Buf, BytesMut};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
-use crate::dial::dial;
+use crate::upgrade::{Upgraded, header, upgrade};
 
 /// A connected websocket.
 #[derive(Debug)]
@@ -36,29 +36,7 @@ impl Socket {
 
     /// Connects from this address of the machine.
     pub async fn connect_from(from: Option<Ipv4Addr>, url: &str) -> Result<Self> {
-        let rest = url.strip_prefix("ws://").context("not a ws:// address")?;
-        let (host, path) = rest.split_once('/').unwrap_or((rest, ""));
-        let mut stream = dial(host, from).await?;
-        let head = format!(
-            "GET /{path} HTTP/1.1\r\nHost: {host}\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
-             Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\r\n"
-        );
-        stream.write_all(head.as_bytes()).await?;
-        let mut buffer = BytesMut::new();
-        let end = loop {
-            if let Some(at) = buffer.windows(4).position(|bytes| bytes == b"\r\n\r\n") {
-                break at + 4;
-            }
-            if stream.read_buf(&mut buffer).await? == 0 {
-                bail!("the server hung up in the middle of the upgrade");
-            }
-        };
-        let head = buffer.split_to(end);
-        if !head.starts_with(b"HTTP/1.1 101") {
-            let line = head[..].split(|byte| *byte == b'\r').next().unwrap_or_default();
-            bail!("no upgrade: {}", String::from_utf8_lossy(line));
-        }
-        let head = String::from_utf8_lossy(&head);
+        let Upgraded { stream, rest: buffer, head } = upgrade(url, from, None).await?;
         let session = header(&head, "x-single-state-session");
         let token = header(&head, "set-cookie").and_then(|cookie| {
             let value = cookie.strip_prefix("single_state=")?.split(';').next();
@@ -151,11 +129,4 @@ impl Socket {
         }
         Ok(Some((first & 0x0f, payload)))
     }
-}
-
-fn header(head: &str, name: &str) -> Option<String> {
-    head.lines().find_map(|line| {
-        let (known, value) = line.split_once(':')?;
-        known.eq_ignore_ascii_case(name).then(|| value.trim().to_owned())
-    })
 }
