@@ -1,10 +1,13 @@
 //! A handler that blocks its worker's event loop is named, and does not become a failover (R9).
 
-use anyhow::Result;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
 use single_state_tests::browser::Browser;
 use single_state_tests::cluster::{Cluster, Options};
 use single_state_tests::process::Process;
+use tokio::process::Command;
 
 /// The watchdog's line about the code that blocks.
 async fn warning(worker: &Process) -> Result<Value> {
@@ -130,5 +133,40 @@ async fn a_worker_that_was_stopped_for_longer_than_the_limit_goes_on() -> Result
     browser.send(json!({"tag": "list"})).await?;
     let list = browser.receive_where(|message| message["tag"] == "list").await?;
     assert_eq!(list["items"], json!([1]), "the process lived on, and with it the session");
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_worker_that_gets_no_cpu_is_not_ended_for_it() -> Result<()> {
+    let options = Options { workers: 1, ..Options::fixture() };
+    let cluster = Cluster::start(options.worker_flag("--block-limit", "1s")).await?;
+    let mut browser = Browser::connect(&cluster.url("?session=starved")).await?;
+    browser.ask(json!({"tag": "append", "n": 1})).await?;
+    let worker = &cluster.workers[0].process;
+
+    // Its event loop, which is its first thread, has what others leave: nearly nothing.
+    let id = worker.id().context("it runs")?.to_string();
+    let schedule = async |policy| {
+        let set = Command::new("chrt").args([policy, "--pid", "0", &id]).status().await?;
+        ensure!(set.success(), "chrt {policy}");
+        Ok(())
+    };
+    schedule("--idle").await?;
+    let cores = std::thread::available_parallelism()?.get();
+    let until = Instant::now() + Duration::from_secs(3);
+    let others = (0..2 * cores).map(|_| {
+        std::thread::spawn(move || {
+            while Instant::now() < until {
+                std::hint::spin_loop();
+            }
+        })
+    });
+    let others: Vec<_> = others.collect();
+    browser.send(json!({"tag": "toil", "millis": 300})).await?;
+    others.into_iter().for_each(|other| other.join().expect("it ends"));
+    schedule("--other").await?;
+
+    assert_eq!(browser.receive().await?["tag"], "toiled", "the process lived on");
+    assert!(!worker.output().contains("a handler blocks"), "{}", worker.output());
     Ok(())
 }

@@ -19,6 +19,8 @@ const HAND_BACK_INTERVAL: Duration = Duration::from_secs(5);
 const MEMORY_INTERVAL: Duration = Duration::from_secs(1);
 /// How often rows that nobody uses are looked for.
 const EXPIRY_INTERVAL: Duration = Duration::from_secs(10);
+/// Sessions that are looked at before others are served again.
+const AT_ONCE: usize = 1024;
 /// Rows of one call.
 const PAGE: usize = MAX_BATCH;
 /// A session that was used within this time stays, however short memory is.
@@ -47,11 +49,14 @@ pub(crate) async fn passivate(registry: Rc<Registry>, idle: Duration) {
     let interval = (idle / 10).clamp(Duration::from_millis(100), Duration::from_secs(10));
     loop {
         tokio::time::sleep(interval).await;
-        for resident in registry.residents() {
-            let is_idle = resident.idle_since(idle).is_some_and(|since| since.elapsed() >= idle);
-            if is_idle && resident.tabs() == 0 {
-                registry.passivate(&resident, Leave::Idle);
+        for some in registry.residents().chunks(AT_ONCE) {
+            for resident in some.iter().filter(|resident| resident.tabs() == 0) {
+                let since = resident.idle_since(idle);
+                if since.is_some_and(|since| since.elapsed() >= idle) && registry.has(resident) {
+                    registry.passivate(resident, Leave::Idle);
+                }
             }
+            tokio::task::yield_now().await;
         }
     }
 }

@@ -1,5 +1,6 @@
 //! A thread beside the event loop: whoever blocks the loop is named, and is no reason for gateways
-//! to believe that the worker is dead (R9).
+//! to believe that the worker is dead (R9). A loop that wants a CPU and gets none is not blocked: the
+//! machine is overloaded, and a worker less would make it worse.
 //!
 //! ```text
 //!   event loop ──what runs now──▶ running.rs ◀──look── watchdog ──▶ log, metrics, end of the process
@@ -7,6 +8,7 @@
 //! ```
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::process::exit;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -102,6 +104,7 @@ pub(crate) fn start(
     let stopped = Arc::new(AtomicBool::new(false));
     let watchdog = Watchdog { stopped: stopped.clone() };
     let mut watch = Watch::new(limits, Instant::now());
+    let watched = Thread::this();
     let thread = std::thread::Builder::new().name("watchdog".to_owned());
     thread.spawn(move || {
         loop {
@@ -112,7 +115,7 @@ pub(crate) fn start(
             let now = Instant::now();
             links.tend(now);
             let turn = running.turn();
-            if let Some(news) = watch.look(now, turn) {
+            if let Some(news) = watch.look(now, turn, || watched.at_work()) {
                 tell(&running, &blocks, turn, news);
             }
         }
@@ -123,6 +126,35 @@ pub(crate) fn start(
 impl Drop for Watchdog {
     fn drop(&mut self) {
         self.stopped.store(true, Ordering::Relaxed);
+    }
+}
+
+/// The thread of the event loop, as the system tells of it.
+#[derive(Debug)]
+struct Thread {
+    stat: PathBuf,
+}
+
+impl Thread {
+    fn this() -> Self {
+        let id = rustix::thread::gettid().as_raw_nonzero();
+        Self { stat: format!("/proc/self/task/{id}/stat").into() }
+    }
+
+    /// What it has had of a CPU so far, if it has one now or wants one; `None` when it waits for
+    /// something else, or where the system does not tell.
+    fn at_work(&self) -> Option<Duration> {
+        let text = std::fs::read_to_string(&self.stat).ok()?;
+        // The name stands in brackets, and may have any in itself: proc_pid_stat(5).
+        let mut fields = text.rsplit_once(')')?.1.split_whitespace();
+        if fields.next()? != "R" {
+            return None;
+        }
+        let mut fields = fields.skip(10);
+        let mut ticks = || fields.next()?.parse::<u64>().ok();
+        let (user, system) = (ticks()?, ticks()?);
+        let second = rustix::param::clock_ticks_per_second();
+        Some(Duration::from_millis((user + system) * 1000 / second))
     }
 }
 
@@ -194,12 +226,15 @@ struct Watch {
     looked: Instant,
     /// For so long the turn has been the same.
     blocked: Duration,
+    /// What the loop had had of a CPU at the last look, if it was at work.
+    cpu: Option<Duration>,
     told: bool,
 }
 
 impl Watch {
     fn new(limits: Limits, now: Instant) -> Self {
-        Self { limits, turn: 0, looked: now, blocked: Duration::ZERO, told: false }
+        let (blocked, cpu) = (Duration::ZERO, None);
+        Self { limits, turn: 0, looked: now, blocked, cpu, told: false }
     }
 
     /// Time between two looks: a fraction of the shortest time that matters.
@@ -207,18 +242,31 @@ impl Watch {
         (self.limits.warning / 4).clamp(Duration::from_millis(5), TEND)
     }
 
-    /// The loop is in `turn` now.
-    fn look(&mut self, now: Instant, turn: u64) -> Option<News> {
+    /// The loop is in `turn` now; `at_work` is asked only when it was there at the last look as well.
+    fn look(
+        &mut self,
+        now: Instant,
+        turn: u64,
+        at_work: impl FnOnce() -> Option<Duration>,
+    ) -> Option<News> {
         // When the looks themselves were late, the whole process was stopped or starved: that is
         // nobody's fault, and as little of it counts as possible.
         let passed = now.saturating_duration_since(self.looked).min(2 * self.interval());
         self.looked = now;
         if turn != self.turn {
             self.turn = turn;
+            self.cpu = None;
             let blocked = std::mem::take(&mut self.blocked);
             return std::mem::take(&mut self.told).then_some(News::Over(blocked));
         }
-        self.blocked += passed;
+        // A loop that gets no CPU blocks nothing: others do, and to end the process would make it
+        // worse. What it got since the last look counts.
+        let cpu = at_work();
+        self.blocked += match self.cpu.zip(cpu) {
+            Some((before, after)) => passed.min(after.saturating_sub(before)),
+            None => passed,
+        };
+        self.cpu = cpu;
         let at_least = if Running::is_app(turn) { Duration::ZERO } else { WITHOUT_BEAT };
         if self.limits.end.is_some_and(|end| self.blocked >= end.max(at_least)) {
             return Some(News::TooLong(self.blocked));
@@ -243,12 +291,14 @@ mod tests {
     struct Looks {
         watch: Watch,
         now: Instant,
+        /// What the loop has had of a CPU, and that it gets one part in so many.
+        cpu: Option<(Duration, u32)>,
     }
 
     impl Looks {
         fn new(limits: Limits) -> Self {
             let now = Instant::now();
-            Self { watch: Watch::new(limits, now), now }
+            Self { watch: Watch::new(limits, now), now, cpu: None }
         }
 
         /// Time goes by in which the loop stays in `turn`; the news of it.
@@ -257,7 +307,10 @@ mod tests {
             let mut news = Vec::new();
             while self.now < end {
                 self.now += self.watch.interval();
-                news.extend(self.watch.look(self.now, turn));
+                let at_work =
+                    self.cpu.map(|(had, share)| (had + self.watch.interval() / share, share));
+                self.cpu = at_work;
+                news.extend(self.watch.look(self.now, turn, || at_work.map(|(had, _)| had)));
             }
             news
         }
@@ -304,6 +357,42 @@ mod tests {
             assert_eq!(looks.pass(BEAT * 2, IDLE * beat), []);
         }
         assert!(!looks.pass(WITHOUT_BEAT * 2, IDLE).is_empty(), "it beats no more");
+    }
+
+    #[test]
+    fn a_handler_is_judged_by_the_time_in_which_it_had_a_cpu() {
+        let mut looks = Looks::new(LIMITS);
+        looks.cpu = Some((Duration::ZERO, 20));
+        // The first look does not know yet how much that is.
+        assert_eq!(looks.pass(millis(9000), HANDLER), []);
+        looks.cpu = Some((Duration::from_secs(9), 1));
+        assert!(matches!(looks.pass(millis(9000), HANDLER)[..], [News::Blocked(_)]));
+        assert!(matches!(looks.pass(millis(1000), HANDLER)[..], [News::TooLong(_), ..]));
+    }
+
+    #[test]
+    fn a_thread_is_at_work_when_it_computes_and_not_when_it_waits() -> std::io::Result<()> {
+        let (sender, receiver) = std::sync::mpsc::channel();
+        let (order, orders) = std::sync::mpsc::channel::<()>();
+        let computing =
+            std::thread::Builder::new().name("a) R 1 2".to_owned()).spawn(move || {
+                let _ = sender.send(Thread::this());
+                while orders.try_recv().is_err() {
+                    std::hint::black_box(0);
+                }
+                let _ = orders.recv();
+            })?;
+        let thread = receiver.recv().expect("it says who it is");
+        while thread.at_work() < Some(millis(20)) {
+            std::thread::yield_now();
+        }
+        order.send(()).expect("it listens");
+        while thread.at_work().is_some() {
+            std::thread::yield_now();
+        }
+        drop(order);
+        computing.join().expect("it ends");
+        Ok(())
     }
 
     #[test]

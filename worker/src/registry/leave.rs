@@ -111,7 +111,7 @@ impl Registry {
     }
 
     /// Whether it is this one that is in memory, and not one that was loaded since.
-    fn has(&self, resident: &Rc<Resident>) -> bool {
+    pub(crate) fn has(&self, resident: &Rc<Resident>) -> bool {
         let sessions = self.sessions.borrow();
         matches!(sessions.get(&resident.id), Some(Entry::Resident(here)) if Rc::ptr_eq(here, resident))
     }

@@ -254,8 +254,11 @@ impl Registry {
     /// Number of sessions with changes that are not committed, and for how long the oldest of these
     /// has been waiting.
     pub(crate) fn dirty(&self) -> (usize, Duration) {
-        let residents = self.residents();
-        let changes = residents.iter().filter_map(|resident| resident.changed_since());
+        let sessions = self.sessions.borrow();
+        let changes = sessions.values().filter_map(|entry| match entry {
+            Entry::Resident(resident) => resident.changed_since(),
+            Entry::Loading(_) => None,
+        });
         let (count, oldest) = changes.fold((0, None), |(count, oldest), since| {
             (count + 1, Some(oldest.map_or(since, |oldest: Instant| oldest.min(since))))
         });
