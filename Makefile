@@ -84,7 +84,7 @@ idle: ## memory of 100,000 browsers that are quiet, and how fast they connect; a
 
 hosts: ## the manifests at work on hosts of their own: scaled, rolled, cut off, killed, 20,000 sessions in a pod that ends
 	tests/setup.sh test
-	cargo build --release --workspace --bins
+	cargo build --release --workspace --bin gateway --bin worker --bin swarm
 	cargo build --workspace --bins
 	SINGLE_STATE_TEST_PROGRAMS=$(CURDIR)/target/release SINGLE_STATE_TEST_HOSTS=600 SINGLE_STATE_TEST_SESSIONS=20000 \
 	  cargo test -p single-state-tests --test hosts -- --nocapture --test-threads 1
@@ -106,5 +106,6 @@ prove: ## everything about faults at full length, about an hour: crash points, m
 	$(MAKE) nemesis ARGS='--store sqlite --durability relaxed $(ARGS)'
 
 soak: ## browsers that stay and others that come and go, for an hour or ARGS='--duration 24h'; fails if a process grows
-	cargo build --release --workspace --bins
+	cargo build --release -p single-state-gateway -p single-state-worker
+	cargo build --release -p single-state-tests --bin swarm
 	target/release/swarm soak $(ARGS)
