@@ -64,8 +64,8 @@ async fn an_older_connection_comes_later(mutant: Option<Mutant>) -> Result<Judge
     client.settle().await?;
     ensure!(client.connections() == 2, "it has come twice");
     proxy.heal();
-    // It is told of its end, if it has one; else it is quiet.
-    let _ = timeout(SOON, async {
+    // It is told of its end, if it has one; else it is quiet, and that has no end.
+    let told = timeout(SOON, async {
         let is_over = cluster.wait_for_metric("single_state_connections", |count| count == 0.0);
         is_over.await?;
         while client.connections() == 2 {
@@ -74,6 +74,7 @@ async fn an_older_connection_comes_later(mutant: Option<Mutant>) -> Result<Judge
         anyhow::Ok(())
     })
     .await;
+    told.unwrap_or(Ok(()))?;
     recorder.flush()?;
     let known = Known { no_closes: true, ..Known::default() };
     Ok(check(&read(&[file])?, &known).map(drop))
