@@ -4,6 +4,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
+use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 use single_state_tests::browser::Browser;
 use single_state_tests::process::{Process, program};
@@ -54,12 +55,18 @@ impl Drop for Local {
     }
 }
 
-#[tokio::test]
-async fn the_script_starts_all_of_it_serves_a_session_and_ends_with_everything_saved() -> Result<()>
-{
+/// A folder in which the script may keep its data.
+fn data_folder() -> Result<tempfile::TempDir> {
     let folder = tempfile::tempdir()?;
     // PostgreSQL may run as another user, who has to come through here.
     std::fs::set_permissions(folder.path(), PermissionsExt::from_mode(0o755))?;
+    Ok(folder)
+}
+
+#[tokio::test]
+async fn the_script_starts_all_of_it_serves_a_session_and_ends_with_everything_saved() -> Result<()>
+{
+    let folder = data_folder()?;
     let mut token = String::new();
     for (round, signal) in [(1, "INT"), (2, "TERM")] {
         let mut local = Local::start(&folder.path().join("data"))?;
@@ -76,6 +83,28 @@ async fn the_script_starts_all_of_it_serves_a_session_and_ends_with_everything_s
         browser.close().await?;
         local.end(signal).await?;
     }
+    Ok(())
+}
+
+#[tokio::test]
+async fn the_script_ends_everything_when_one_of_its_processes_has_ended() -> Result<()> {
+    let folder = data_folder()?;
+    let mut local = Local::start(&folder.path().join("data"))?;
+    local.0.wait_for_line(|line| line.contains("local: runs").then_some(())).await?;
+    let gateway = local.gateway(0).await?;
+    let id = local.0.id().context("it runs")?;
+    let started = std::fs::read_to_string(format!("/proc/{id}/task/{id}/children"))?;
+    let is_worker = |id: &&str| {
+        let line = std::fs::read_to_string(format!("/proc/{id}/cmdline")).unwrap_or_default();
+        line.contains("worker\0--index\x001\0")
+    };
+    let worker = started.split_whitespace().find(is_worker).context("it has a worker 1")?;
+    let worker = Pid::from_raw(worker.parse()?).context("a number of a process")?;
+    kill_process(worker, Signal::KILL)?;
+    let status = local.0.wait().await?;
+    let said = local.0.output();
+    ensure!(status.code() == Some(1) && said.contains("a process has ended by itself"), "{said}");
+    assert!(Browser::connect(&format!("ws://{gateway}/ws")).await.is_err(), "nobody is left");
     Ok(())
 }
 
