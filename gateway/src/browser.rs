@@ -90,7 +90,7 @@ pub(crate) async fn greet_and_serve(
             let Closing { code, reason } = closing;
             tracing::info!(close.code = code, reason, "browser sent away before its hello");
             shared.metrics.closed(code);
-            Box::pin(websocket.close(farewell(code), closing)).await;
+            Box::pin(websocket.close(farewell(code), closing, drop)).await;
         }
         Err(Ended::ByBrowser) => tracing::debug!("browser went away before its hello"),
     }
@@ -105,10 +105,19 @@ async fn attend(socket: &TcpStream, attached: &Attached) {
         (Ended::ByFault(closing), Some(websocket)) => {
             let Closing { code, reason } = closing;
             tracing::info!(session.id = session, close.code = code, reason, "browser sent away");
-            // The stream ends now; only the browser is still to be told.
-            attached.shared.router.detach(channel);
+            // The stream ends now and only the browser is still to be told, unless what it was still
+            // sending is to arrive.
+            let takes_late = channel.takes_late();
+            if !takes_late {
+                attached.shared.router.detach(channel);
+            }
+            let late = |received| {
+                if takes_late {
+                    channel.hear_late(received);
+                }
+            };
             // Few get here, and it is larger than all that the others need.
-            Box::pin(websocket.close(channel.last_said(code), closing)).await;
+            Box::pin(websocket.close(channel.last_said(code), closing, late)).await;
         }
         _ => tracing::debug!(session.id = session, "browser went away"),
     }

@@ -97,6 +97,26 @@ async fn browsers_are_sent_away_one_after_another() -> Result<()> {
 }
 
 #[tokio::test]
+async fn what_a_page_sends_before_it_knows_that_it_is_sent_away_is_applied() -> Result<()> {
+    let mut cluster = cluster("0").await?;
+    let other = cluster.another_gateway().await?;
+    let mut page = browsers(&cluster, 1).await?.remove(0);
+    cluster.gateway.process.signal("TERM")?;
+    let sent_away = |line: &str| line.contains("browser sent away").then_some(());
+    cluster.gateway.process.wait_for_line(sent_away).await?;
+    for n in 1..=3 {
+        page.send(json!({"tag": "append", "n": n})).await?;
+    }
+    assert_eq!(page.closed().await?, 1012);
+    assert!(cluster.gateway.process.wait().await?.success());
+    let mut again = Browser::connect(&format!("ws://{}/ws?session=page-0", other.address)).await?;
+    again.send(json!({"tag": "list"})).await?;
+    let list = again.receive_where(|message| message["tag"] == "list").await?;
+    assert_eq!(list["items"], json!([1, 2, 3]));
+    Ok(())
+}
+
+#[tokio::test]
 async fn clients_go_on_at_another_gateway_and_nothing_is_lost_or_applied_twice() -> Result<()> {
     const CLIENTS: usize = 20;
     let options = Options { workers: 2, ..Options::default() };

@@ -9,6 +9,7 @@ use single_state_proto::id::StreamId;
 
 use super::Channel;
 use super::state::State;
+use crate::RESTARTS;
 use crate::websocket::{Closing, Ended, More, Received, WebSocket};
 
 /// What a browser's task waits for.
@@ -142,6 +143,25 @@ impl Channel {
     /// What the client is told before its socket is closed with this code.
     pub(crate) fn last_said(&self, code: u16) -> Option<Bytes> {
         self.state.borrow().numbered.as_ref()?.last_said(code)
+    }
+
+    /// Whether what the browser sends before it knows that it is sent away still counts. A plain page
+    /// cannot say it again: it never learns that it was too late. When the gateway restarts nothing
+    /// is wrong with the page or its session, so it is not.
+    pub(crate) fn takes_late(&self) -> bool {
+        let state = self.state.borrow();
+        state.numbered.is_none() && state.closing.is_some_and(|closing| closing == RESTARTS)
+    }
+
+    /// Takes such a message, if there is room for it.
+    pub(crate) fn hear_late(&self, Received { binary, body }: Received) {
+        let mut state = self.state.borrow_mut();
+        if !state.inputs.is_full() {
+            self.metrics.messages_in.inc();
+            self.metrics.bytes_in.inc_by(body.len() as u64);
+            state.inputs.push(binary, body);
+            self.forward(&mut state);
+        }
     }
 
     /// Takes the socket out, to close it or to drop it.

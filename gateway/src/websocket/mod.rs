@@ -164,25 +164,34 @@ impl WebSocket {
 
     /// Closes the socket so that the browser sees why: says it, after a last message if there is one,
     /// waits for the browser's answer and reads what it was still sending, because unread bytes would
-    /// turn our close into a reset.
-    pub(crate) async fn close(mut self, message: Option<Bytes>, closing: Closing) {
+    /// turn our close into a reset. Messages among it go to `late`.
+    pub(crate) async fn close(
+        mut self,
+        message: Option<Bytes>,
+        closing: Closing,
+        late: impl FnMut(Received),
+    ) {
         self.is_closing = true;
         let mut payload = closing.code.to_be_bytes().to_vec();
         payload.extend_from_slice(closing.reason.as_bytes());
         if self.outbound.close(&self.socket, message.as_deref(), &payload).is_ok() {
             // Past the deadline the browser is gone or does not care.
-            let _ = tokio::time::timeout(CLOSE_TIMEOUT, self.await_close()).await;
+            let _ = tokio::time::timeout(CLOSE_TIMEOUT, self.await_close(late)).await;
         }
     }
 
-    async fn await_close(&mut self) {
+    async fn await_close(&mut self, mut late: impl FnMut(Received)) {
         let socket = self.socket.clone();
         loop {
             let Ok(ready) = socket.ready(interest(true, self.is_blocked())).await else { return };
             if ready.is_writable() && self.is_blocked() && self.flush().is_err() {
                 return;
             }
-            match self.read(|_| true) {
+            let take = |received| {
+                late(received);
+                true
+            };
+            match self.read(take) {
                 Ok(_) => {}
                 Err(Ended::ByBrowser) => return,
                 // It is not understood any more, but still has to be read.
@@ -253,7 +262,7 @@ mod tests {
             browser.read_to_end(&mut heard).await.unwrap();
             heard
         };
-        let ((), heard) = tokio::join!(websocket.close(None, closing), heard);
+        let ((), heard) = tokio::join!(websocket.close(None, closing, drop), heard);
         assert_eq!(heard, b"\x88\x06\x11\x97over");
     }
 }
