@@ -9,7 +9,7 @@ help: ## list the targets
 demo: ## set up, build, and run the demo on http://127.0.0.1:8000 (more flags: ARGS='--workers 5')
 	tests/setup.sh demo
 	cargo build --release -p single-state-gateway -p single-state-worker
-	cargo run --release -p single-state-gateway -- dev --vendor gateway/client/node_modules $(ARGS)
+	target/release/gateway dev --vendor gateway/client/node_modules $(ARGS)
 
 local: ## 2 gateways, 3 workers and PostgreSQL as plain processes; Prometheus and Grafana if installed
 	tests/setup.sh local

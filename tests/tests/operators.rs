@@ -1,9 +1,17 @@
 //! What operators see: probes, status, metrics.
 
-use anyhow::Result;
+use std::process::Stdio;
+
+use anyhow::{Context, Result};
+use rustix::process::{Pid, Signal, kill_process};
 use serde_json::json;
+use single_state_tests::DEADLINE;
 use single_state_tests::browser::Browser;
 use single_state_tests::cluster::{Cluster, Options};
+use single_state_tests::process::program;
+use tokio::io::{AsyncBufReadExt, BufReader};
+use tokio::process::Command;
+use tokio::time::timeout;
 
 #[tokio::test]
 async fn probes_tell_alive_and_ready() -> Result<()> {
@@ -11,6 +19,33 @@ async fn probes_tell_alive_and_ready() -> Result<()> {
     for node in [&cluster.gateway, &cluster.workers[0]] {
         assert_eq!(node.admin_get("/livez").await?, (200, "alive\n".to_owned()));
         assert_eq!(node.admin_get("/readyz").await?, (200, "ready\n".to_owned()));
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_process_whose_log_nobody_reads_any_more_goes_on_and_ends_when_it_is_told_to()
+-> Result<()> {
+    for name in ["worker", "gateway"] {
+        let folder = tempfile::tempdir()?;
+        let mut command = Command::new(program(name));
+        command.current_dir(folder.path()).stderr(Stdio::piped()).kill_on_drop(true);
+        let flags = ["--listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0"];
+        let more: &[&str] = match name {
+            "worker" => &["--store", "memory:"],
+            _ => &["--workers", "127.0.0.1:1", "--unsigned-sessions"],
+        };
+        if name == "gateway" {
+            command.arg("run");
+        }
+        let mut process = command.args(flags).args(more).spawn()?;
+        let mut log = BufReader::new(process.stderr.take().context("its log")?).lines();
+        while !log.next_line().await?.context("it listens first")?.contains(" listens") {}
+        drop(log);
+        let id = process.id().and_then(|id| Pid::from_raw(id as i32)).context("it runs")?;
+        kill_process(id, Signal::TERM)?;
+        let status = timeout(DEADLINE, process.wait()).await.context(name)??;
+        assert!(status.success(), "{name}: {status}");
     }
     Ok(())
 }

@@ -41,7 +41,8 @@ impl Session for Samples {
 impl Samples {
     /// What every tab shows, now and when it connects later.
     fn show(&self, ctx: &mut Context) -> Result<()> {
-        let mean = self.values.iter().sum::<f64>() / self.values.len().max(1) as f64;
+        let total = self.values.iter().fold(0.0, |total, value| total + value);
+        let mean = total / self.values.len().max(1) as f64;
         ctx.assign("values", &self.values)?;
         ctx.assign("mean", &mean)
     }

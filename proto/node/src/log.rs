@@ -37,6 +37,8 @@ pub fn start(format: Format, filter: &str) {
     let lines = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(std::io::stderr)
+        // It would be told on stderr that stderr is gone, which ends whoever wanted to log.
+        .log_internal_errors(false)
         .with_ansi(std::io::stderr().is_terminal());
     // Already started: a test runs two nodes in one process.
     let _ = match format {

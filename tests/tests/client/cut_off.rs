@@ -55,7 +55,9 @@ async fn who_is_cut_off_gets_and_delivers_all_with_our_client_and_not_with_a_bar
     let duration = seconds("SINGLE_STATE_TEST_CUTS_SECONDS");
     let url = |session: &str| format!("ws://{}/ws?session={session}", proxy.address());
     // Events go to who is there: nothing is told before both are.
-    let mut client = Client::new(&url("ours"), Manners::default());
+    // A session keeps 1,000 events, 12 s of these, for whoever is away: it must not wait for longer.
+    let manners = Manners { longest_wait: Duration::from_secs(4), ..Manners::default() };
+    let mut client = Client::new(&url("ours"), manners);
     client.open().await?;
     let socket = Browser::connect(&url("bare")).await?;
     let plan = Plan {

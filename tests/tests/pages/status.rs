@@ -50,6 +50,10 @@ async fn the_status_page_shows_workers_sessions_moves_and_a_killed_worker() -> R
     assert_eq!(browser.console_errors().await?, [""; 0]);
     in_the_dark(&browser).await?;
     browser.fits(1000, "status-1000-dark.png").await?;
+    let lines = "return Math.max(...[...document.querySelectorAll('#workers dd')]
+        .map((value) => value.offsetHeight / parseFloat(getComputedStyle(value).lineHeight)))";
+    let lines = browser.run(lines).await?;
+    ensure!(lines.as_f64().is_some_and(|lines| lines < 3.0), "a value has {lines} lines");
 
     // Nothing from outside, and nobody can make it do anything.
     let loaded = "return performance.getEntriesByType('resource').map((r) => new URL(r.name).host)";
