@@ -50,6 +50,10 @@ async fn the_status_page_shows_workers_sessions_moves_and_a_killed_worker() -> R
     assert_eq!(browser.console_errors().await?, [""; 0]);
     in_the_dark(&browser).await?;
     browser.fits(1000, "status-1000-dark.png").await?;
+    // On a wide screen there are several narrow cards side by side.
+    let wide = json!({"width": 1200, "height": 900, "deviceScaleFactor": 1, "mobile": false});
+    browser.devtools("Emulation.setDeviceMetricsOverride", wide).await?;
+    browser.wait_until("innerWidth === 1200").await?;
     let lines = "return Math.max(...[...document.querySelectorAll('#workers dd')]
         .map((value) => value.offsetHeight / parseFloat(getComputedStyle(value).lineHeight)))";
     let lines = browser.run(lines).await?;
