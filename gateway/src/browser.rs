@@ -107,15 +107,10 @@ async fn attend(socket: &TcpStream, attached: &Attached) {
             tracing::info!(session.id = session, close.code = code, reason, "browser sent away");
             // The stream ends now and only the browser is still to be told, unless what it was still
             // sending is to arrive.
-            let takes_late = channel.takes_late();
-            if !takes_late {
+            if !channel.takes_late() {
                 attached.shared.router.detach(channel);
             }
-            let late = |received| {
-                if takes_late {
-                    channel.hear_late(received);
-                }
-            };
+            let late = |received| channel.hear_late(received);
             // Few get here, and it is larger than all that the others need.
             Box::pin(websocket.close(channel.last_said(code), closing, late)).await;
         }

@@ -150,13 +150,14 @@ impl Channel {
     /// is wrong with the page or its session, so it is not.
     pub(crate) fn takes_late(&self) -> bool {
         let state = self.state.borrow();
-        state.numbered.is_none() && state.closing.is_some_and(|closing| closing == RESTARTS)
+        state.numbered.is_none() && state.closing == Some(RESTARTS)
     }
 
-    /// Takes such a message, if there is room for it.
+    /// Takes such a message, if it counts and there is room for it.
     pub(crate) fn hear_late(&self, Received { binary, body }: Received) {
+        let takes_late = self.takes_late();
         let mut state = self.state.borrow_mut();
-        if !state.inputs.is_full() {
+        if takes_late && !state.inputs.is_full() {
             self.metrics.messages_in.inc();
             self.metrics.bytes_in.inc_by(body.len() as u64);
             state.inputs.push(binary, body);
