@@ -1,32 +1,30 @@
 //! Tests of apps: [`TestSession`] runs one session in virtual time, without a cluster.
 
+mod wire;
+
 use std::any::Any;
 use std::cell::{Cell, RefCell};
-use std::collections::VecDeque;
-use std::rc::{Rc, Weak};
+use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::{Map, Value};
-use single_state_proto::channel::ClientHalf;
-use single_state_proto::frame::{CloseCode, Durability, Open, Opened, Refused, ResetCode, Skipped};
-use single_state_proto::id::{
-    Attach, ConnectionId, Epoch, Generation, Incarnation, InputNumber, Revision, WorkerIndex,
-};
-use single_state_proto::limits::{MAX_MESSAGE, WINDOW};
+use single_state_proto::frame::Durability;
+use single_state_proto::id::{Generation, Incarnation, WorkerIndex};
+use single_state_proto::limits::MAX_MESSAGE;
 use single_state_proto::placement::PlacementKey;
 use single_state_store::{MemoryStore, Owner, SharedStore};
 use tokio::runtime::Runtime;
-use tokio::sync::Notify;
 use tokio::task::{AbortHandle, LocalSet};
 
+use self::wire::{Wire, WireState};
 use crate::Bytes;
 use crate::clock::Clock;
 use crate::host::{Host, OnUnreadable, Rules};
 use crate::registry::Registry;
 #[cfg(test)]
 use crate::resident::Leave;
-use crate::resident::{Attachment, Policy, Tab};
+use crate::resident::Policy;
 use crate::session::Session;
 
 /// Virtual time that a handler may take before a test gives up on it.
@@ -293,13 +291,7 @@ impl TestTab {
     fn connect(world: &Rc<World>) -> Self {
         let number = world.tabs.get() + 1;
         world.tabs.set(number);
-        let wire = Rc::new_cyclic(|this| Wire {
-            this: this.clone(),
-            world: Rc::downgrade(world),
-            number,
-            state: RefCell::default(),
-            changed: Notify::new(),
-        });
+        let wire = Wire::new(world, number);
         let tab = Self { world: world.clone(), wire: wire.clone() };
         world.block_on(async {
             wire.open();
@@ -375,160 +367,5 @@ impl TestTab {
                 attachment.end();
             }
         });
-    }
-}
-
-/// A tab's end of its connection, which outlives workers.
-struct Wire {
-    this: Weak<Self>,
-    world: Weak<World>,
-    number: u64,
-    state: RefCell<WireState>,
-    changed: Notify,
-}
-
-#[derive(Default)]
-struct WireState {
-    client: ClientHalf,
-    attachment: Option<Attachment>,
-    /// It was attached before.
-    recovered: bool,
-    seen: Option<(Epoch, Revision)>,
-    applied: InputNumber,
-    outputs: VecDeque<Value>,
-    mirror: Map<String, Value>,
-    closed: bool,
-}
-
-impl Wire {
-    /// Asks the worker of now for the session.
-    fn open(self: &Rc<Self>) {
-        let Some(world) = self.world.upgrade() else { return };
-        let state = self.state.borrow();
-        let open = Open {
-            session: "test".parse().expect("an id"),
-            channel: format!("test-tab-{}", self.number).parse().expect("an id"),
-            attach: Attach(1),
-            connection: ConnectionId(self.number),
-            generation: Generation(1),
-            skipped: Skipped::default(),
-            seen: state.seen,
-            min_epoch: state.seen.map_or(Epoch(0), |(epoch, _)| epoch),
-            fresh: self.number == 1 && !state.recovered,
-            recovered: state.recovered,
-            window: WINDOW,
-            identity: None,
-        };
-        drop(state);
-        world.registry().open(Box::new(open), self.clone());
-    }
-
-    /// Attaches again, after a while.
-    fn open_later(&self, after: Duration) {
-        self.change(|state| state.attachment = None);
-        let this = self.this.clone();
-        tokio::task::spawn_local(async move {
-            tokio::time::sleep(after).await;
-            if let Some(this) = this.upgrade().filter(|wire| !wire.state.borrow().closed) {
-                this.open();
-            }
-        });
-    }
-
-    /// Hands the session what it has not got on this connection.
-    fn forward(&self) {
-        loop {
-            let mut state = self.state.borrow_mut();
-            let Some(attachment) = state.attachment.clone() else { return };
-            let Some(input) = state.client.next_to_send().cloned() else { return };
-            state.client.sent();
-            drop(state);
-            attachment.receive(input);
-        }
-    }
-
-    fn change(&self, change: impl FnOnce(&mut WireState)) {
-        change(&mut self.state.borrow_mut());
-        self.changed.notify_one();
-    }
-}
-
-impl Tab for Wire {
-    fn opened(&self, opened: Opened, attachment: Attachment) {
-        self.change(|state| {
-            let known = state.client.attached(opened.applied);
-            known.expect("the session has applied what was never sent");
-            let seen = match state.seen {
-                Some((_, revision)) if opened.resumed => revision,
-                _ => {
-                    state.mirror.clear();
-                    Revision(0)
-                }
-            };
-            state.seen = Some((opened.epoch, seen));
-            state.attachment = Some(attachment);
-            state.recovered = true;
-        });
-        let this = self.this.clone();
-        tokio::task::spawn_local(async move {
-            if let Some(this) = this.upgrade() {
-                this.forward();
-            }
-        });
-    }
-
-    fn is_wanted(&self) -> bool {
-        true
-    }
-
-    fn refused(&self, refused: Refused) {
-        match refused {
-            Refused::Retry { after_ms, .. } => {
-                self.open_later(Duration::from_millis(after_ms.into()));
-            }
-            refused => panic!("the session refuses a tab: {refused:?}"),
-        }
-    }
-
-    fn send(&self, revision: Revision, binary: bool, body: &Bytes) -> bool {
-        let output = if binary {
-            Value::from(body.to_vec())
-        } else {
-            serde_json::from_slice(body).expect("outputs are JSON")
-        };
-        self.change(|state| {
-            if output["tag"] == "assign"
-                && let Some(key) = output["key"].as_str()
-            {
-                state.mirror.insert(key.to_owned(), output["value"].clone());
-            }
-            state.outputs.push_back(output);
-            state.seen = state.seen.map(|(epoch, _)| (epoch, revision));
-        });
-        true
-    }
-
-    fn applied(&self, number: InputNumber) {
-        self.change(|state| state.applied = state.applied.max(number));
-    }
-
-    fn acked(&self, number: InputNumber) {
-        self.change(|state| {
-            state.client.acked(number).expect("an acknowledgement of what was never sent");
-        });
-    }
-
-    fn consumed(&self, _: usize) {}
-
-    fn closed(&self, _: CloseCode) {
-        self.change(|state| state.closed = true);
-    }
-
-    fn moved(&self) {
-        self.open_later(Duration::ZERO);
-    }
-
-    fn reset(&self, _: ResetCode) {
-        self.open_later(Duration::ZERO);
     }
 }
