@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::{Map, Value};
-use single_state_proto::frame::Durability;
+use single_state_proto::frame::{CloseCode, Durability};
 use single_state_proto::id::{Generation, Incarnation, WorkerIndex};
 use single_state_proto::limits::MAX_MESSAGE;
 use single_state_proto::placement::PlacementKey;
@@ -247,6 +247,16 @@ impl World {
             old.registry.crash();
             tokio::task::yield_now().await;
         });
+    }
+}
+
+impl Drop for World {
+    /// A tab and the session that it is attached to keep each other, and with them the runtime and
+    /// its descriptors.
+    fn drop(&mut self) {
+        for resident in self.registry().residents() {
+            resident.close_channels(CloseCode::SessionEnded);
+        }
     }
 }
 

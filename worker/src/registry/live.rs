@@ -8,7 +8,7 @@ use std::time::Duration;
 use futures_util::FutureExt;
 use single_state_faults::{self as faults, Point};
 use single_state_proto::frame::{CloseCode, ResetCode, Skipped};
-use single_state_store::{Saved, fresh_epoch};
+use single_state_store::Saved;
 use tokio::time::Instant;
 
 use super::{Entry, Loading, Registry};
@@ -93,21 +93,16 @@ impl Registry {
     }
 
     /// Memory is given up; the session is loaded as it was last committed, and its clients send
-    /// again what came after.
+    /// again what came after. Also one that is not known to have a row is claimed: its first save
+    /// may be on its way, and what begins from nothing beside that would be no continuation of it,
+    /// though its epoch is (R13).
     pub(super) fn roll_back(self: &Rc<Self>, resident: &Resident, poison: Poison) {
         let session = resident.id.clone();
         let loading = Loading { poison: Some(poison), wanted: true, ..Loading::default() };
         self.sessions.borrow_mut().insert(session.clone(), Entry::Loading(Box::new(loading)));
         resident.reset_channels(ResetCode::RolledBack);
-        if resident.has_row() {
-            tokio::task::spawn_local(self.clone().load(
-                session,
-                resident.epoch,
-                Skipped::default(),
-            ));
-        } else {
-            self.begin(&session, fresh_epoch(resident.epoch));
-        }
+        let (epoch, skipped) = (resident.epoch, Skipped::default());
+        tokio::task::spawn_local(self.clone().load(session, epoch, skipped));
     }
 
     fn count_leaving(&self, resident: &Resident) {

@@ -75,3 +75,18 @@ fn a_session_that_cannot_be_committed_goes_on_and_leaves_when_it_can() {
     session.send(json!({"tag": "append", "n": 3}));
     assert_eq!(list(&session), [1, 2, 3]);
 }
+
+#[test]
+fn pages_show_what_the_session_has_after_a_panic_beside_its_first_save() {
+    let (_, session) = session(Durability::Relaxed);
+    let other = session.tab();
+    other.send_unwaited(json!({"tag": "append", "n": 1}));
+    session.send_unwaited(json!({"tag": "panic", "n": 2}));
+    // The first save is on its way when the handler panics.
+    session.recall();
+    session.advance(Duration::from_secs(5));
+    assert_eq!(list(&session), [1]);
+    for mirror in [session.mirror(), other.mirror()] {
+        assert_eq!(mirror.get("length"), Some(&json!(1)));
+    }
+}

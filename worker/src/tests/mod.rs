@@ -206,6 +206,21 @@ fn check(durability: Durability, steps: &[Step]) -> std::result::Result<(), Test
     Ok(())
 }
 
+#[test]
+fn test_sessions_leave_no_descriptor_open() {
+    let open = || std::fs::read_dir("/proc/self/fd").unwrap().count();
+    let before = open();
+    let sessions = 50;
+    for _ in 0..sessions {
+        let session = TestSession::<Journal>::new();
+        session.send(json!({"tag": "append", "n": 1}));
+        session.crash();
+        session.advance(Duration::from_secs(5));
+    }
+    // Other tests have theirs beside this one.
+    assert!(open() < before + sessions, "{} were open, and now {} are", before, open());
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 200, ..ProptestConfig::default() })]
 
