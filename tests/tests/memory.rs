@@ -150,6 +150,32 @@ async fn a_message_that_ends_its_worker_again_and_again_ends_only_its_session() 
 }
 
 #[tokio::test]
+async fn sessions_of_which_two_owners_have_died_are_all_served() -> Result<()> {
+    let folder = TempDir::new()?;
+    let mut cluster = cluster(&folder, &[]).await?;
+    let mut browsers = Vec::new();
+    for n in 0..3 {
+        let mut browser = Browser::connect(&cluster.url(&format!("?session=s-{n}"))).await?;
+        append(&mut browser, n, 1).await?;
+        browsers.push(browser);
+    }
+    cluster.wait_for_worker_status(0, |status| status["dirty"] == 0).await?;
+    cluster.kill_worker(0).await?;
+    // As if the owner before had died, too, before it could commit what it was sent.
+    let database = rusqlite::Connection::open(folder.path().join("sessions.sqlite"))?;
+    assert_eq!(database.execute("UPDATE session SET strikes = 1", [])?, 3);
+    cluster.restart_worker(0).await?;
+    // Each may be why, so they are fed one at a time; the others do not wait for one that is quiet.
+    for browser in &mut browsers {
+        append(browser, 10, 2).await?;
+    }
+    for (n, browser) in browsers.iter_mut().enumerate() {
+        assert_eq!(list(browser).await?, json!([n, 10]));
+    }
+    Ok(())
+}
+
+#[tokio::test]
 async fn a_state_that_cannot_be_read_is_kept_and_its_page_is_told() -> Result<()> {
     let folder = TempDir::new()?;
     let mut cluster = cluster(&folder, &[]).await?;

@@ -13,7 +13,6 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 use single_state_proto::id::{Epoch, InputNumber};
-use tokio::sync::OwnedSemaphorePermit;
 
 use crate::host::Host;
 use crate::jobs::Jobs;
@@ -39,8 +38,6 @@ pub struct Context {
     pub(crate) cause: Cause,
     /// The last handler was a timer's: other work comes next.
     pub(crate) timer_had_its_turn: bool,
-    /// The session has killed owners: while it holds this, no other such session is fed (R10).
-    pub(crate) suspect: Option<OwnedSemaphorePermit>,
     pub(crate) ended: bool,
 }
 
@@ -65,8 +62,8 @@ impl std::fmt::Debug for Context {
 impl Context {
     pub(crate) fn new(resident: Rc<Resident>, host: Rc<Host>, timers: Timers) -> Self {
         let (jobs, cause) = (Jobs::default(), Cause::Hook);
-        let (timer_had_its_turn, suspect, ended) = (false, None, false);
-        Self { resident, host, timers, jobs, cause, timer_had_its_turn, suspect, ended }
+        let (timer_had_its_turn, ended) = (false, false);
+        Self { resident, host, timers, jobs, cause, timer_had_its_turn, ended }
     }
 
     /// What the session will do by itself.

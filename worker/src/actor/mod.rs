@@ -101,9 +101,6 @@ fn live<S: Session>(mut app: S, mut ctx: Context) -> impl Future<Output = End> {
                 std::future::poll_fn(|context| resident.poll_settled(context)).await;
                 return End::Deleted;
             }
-            if ctx.suspect.is_some() && !resident.is_careful() {
-                ctx.suspect = None;
-            }
             resident.set_plans(ctx.plans());
             let message = match next(&resident, &mut ctx).await {
                 Todo::Snapshot => {
@@ -141,7 +138,7 @@ fn live<S: Session>(mut app: S, mut ctx: Context) -> impl Future<Output = End> {
                 return end;
             }
             if resident.take_strike() {
-                Box::pin(strike(&mut ctx)).await;
+                Box::pin(strike(&resident, &ctx.host)).await;
             }
             resident.begin_call();
             if let Err(poison) = Box::pin(handle(&mut app, &mut ctx, message)).await {
@@ -224,15 +221,16 @@ async fn next_or_timer(resident: &Resident, ctx: &mut Context, due: std::time::I
 
 /// Counts the death of the owner before, in case the next message is why. Of sessions that are
 /// suspected so, one at a time is fed (R10).
-async fn strike(ctx: &mut Context) {
-    let (resident, host) = (ctx.resident.clone(), ctx.host.clone());
+async fn strike(resident: &Resident, host: &Host) {
     while let Err(error) = host.ownership.strike(&resident.id, resident.epoch).await {
         tracing::debug!(session.id = resident.id.as_str(), %error, "count a strike");
         tokio::time::sleep(STORE_RETRY).await;
     }
-    if resident.strikes() > 1 {
+    if resident.strikes() > 1
         // Never closed, so the permit always comes.
-        ctx.suspect = host.suspects.clone().acquire_owned().await.ok();
+        && let Ok(turn) = host.suspects.clone().acquire_owned().await
+    {
+        resident.begin_turn(turn);
     }
 }
 

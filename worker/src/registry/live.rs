@@ -40,6 +40,7 @@ impl Registry {
     async fn ended(self: Rc<Self>, resident: &Rc<Resident>, end: Result<End, Box<dyn Any + Send>>) {
         let id = &resident.id;
         self.host.committer.forget(resident);
+        resident.end_turn();
         let again = match end {
             Ok(End::Stopped) => {
                 self.host.history.record(id, resident.epoch, || Deed::Passivate);

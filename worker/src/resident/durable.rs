@@ -142,6 +142,7 @@ impl Resident {
         state.log.committed();
         (state.holding, state.strikes) = (false, 0);
         state.careful = state.careful_until.is_some_and(|until| until > Instant::now());
+        state.turn = None;
         if state.saving.durability() != Durability::Memory {
             for channel in &mut state.channels {
                 let of_memory = faults::mutant(Mutant::AckOfMemory);

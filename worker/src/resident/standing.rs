@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use single_state_proto::frame::ResetCode;
 use single_state_proto::id::{ChannelId, InputNumber};
+use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::Instant;
 
 use super::state::State;
@@ -163,14 +164,20 @@ impl Resident {
         self.state.borrow().strikes
     }
 
+    /// It is fed while other sessions that have killed owners wait: until a commit has succeeded, or
+    /// its life in memory ends.
+    pub(crate) fn begin_turn(&self, turn: OwnedSemaphorePermit) {
+        self.state.borrow_mut().turn = Some(turn);
+    }
+
+    /// Others may be fed.
+    pub(crate) fn end_turn(&self) {
+        self.state.borrow_mut().turn = None;
+    }
+
     /// Messages are committed one at a time until a commit has succeeded.
     pub(crate) fn be_careful(&self) {
         self.state.borrow_mut().careful = true;
-    }
-
-    /// Whether they still are.
-    pub(crate) fn is_careful(&self) -> bool {
-        self.state.borrow().careful
     }
 
     /// What panicked before the session was loaded again: it will be told, not called.

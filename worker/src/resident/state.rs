@@ -13,7 +13,7 @@ use single_state_proto::frame::{CloseCode, Durability, Open, Refused, ResetCode}
 use single_state_proto::id::{Attach, ChannelId, ConnectionId, Epoch, InputNumber, Revision};
 use single_state_proto::limits::{MAILBOX, MAX_CHANNELS, UNACKED_BYTES, UNACKED_MESSAGES};
 use single_state_store::Version;
-use tokio::sync::mpsc;
+use tokio::sync::{OwnedSemaphorePermit, mpsc};
 use tokio::time::Instant;
 
 use super::saving::{Policy, Saving};
@@ -70,6 +70,8 @@ pub(super) struct State {
     /// A death of the owner before is to be counted before anything is handled (R10).
     pub(super) strike_due: bool,
     pub(super) strikes: u16,
+    /// It has killed owners: while it has this, no other such session is fed (R10).
+    pub(super) turn: Option<OwnedSemaphorePermit>,
     pub(super) told_large: bool,
     /// What panicked before the session was loaded again.
     pub(super) poison: Option<Box<Poison>>,
@@ -147,6 +149,7 @@ impl State {
             holding: false,
             strike_due: false,
             strikes: 0,
+            turn: None,
             told_large: false,
             poison: None,
             saving,
