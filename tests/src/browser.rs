@@ -12,7 +12,7 @@ use tokio_tungstenite::tungstenite::http::{HeaderMap, Request};
 use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 use tokio_tungstenite::tungstenite::{Error, Message};
 
-use crate::DEADLINE;
+use crate::{DEADLINE, process};
 
 /// A connection of a plain page.
 #[derive(Debug)]
@@ -191,7 +191,8 @@ impl Browser {
                 }
             }
         };
-        tokio::time::timeout(DEADLINE, message).await.context("no message in time")?
+        let message = tokio::time::timeout(DEADLINE, message).await;
+        message.with_context(|| format!("no message in time\n{}", process::told()))?
     }
 }
 

@@ -3,7 +3,7 @@
 use std::os::unix::process::ExitStatusExt;
 use std::path::PathBuf;
 use std::process::{ExitStatus, Stdio};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, Weak};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
@@ -22,6 +22,12 @@ pub struct Process {
     name: String,
     lines: Lines,
 }
+
+/// The processes of this test, for [`told`].
+static STARTED: Mutex<Vec<(String, Weak<Mutex<Vec<String>>>)>> = Mutex::new(Vec::new());
+
+/// So many of a process's last lines are told of.
+const TOLD: usize = 20;
 
 /// What a process has printed, and news of more.
 #[derive(Debug, Clone)]
@@ -45,6 +51,18 @@ pub fn program(name: &str) -> PathBuf {
     folder.expect("cargo builds into a folder").join(name)
 }
 
+/// The last lines of each process that is still kept, for the error of a test that waits in vain.
+pub fn told() -> String {
+    let started = STARTED.lock().expect("nobody panics with it");
+    let told = started.iter().filter_map(|(name, printed)| {
+        let printed = printed.upgrade()?;
+        let printed = printed.lock().expect("no printer panics");
+        let last = &printed[printed.len().saturating_sub(TOLD)..];
+        Some(format!("{name}, of {} lines the last:\n{}", printed.len(), last.join("\n")))
+    });
+    told.collect::<Vec<_>>().join("\n")
+}
+
 impl Process {
     /// Starts `command`; its output is kept and its log level is what the environment says.
     pub fn spawn(name: &str, mut command: Command) -> Result<Self> {
@@ -56,6 +74,10 @@ impl Process {
             .spawn()
             .with_context(|| format!("start {name}: is it built? {command:?}"))?;
         let lines = Lines { printed: Arc::default(), count: watch::Sender::new(0) };
+        let mut started = STARTED.lock().expect("nobody panics with it");
+        started.retain(|(_, printed)| printed.strong_count() > 0);
+        started.push((name.to_owned(), Arc::downgrade(&lines.printed)));
+        drop(started);
         if let Some(stdout) = child.stdout.take() {
             tokio::spawn(lines.clone().read(stdout));
         }
