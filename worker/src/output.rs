@@ -14,11 +14,14 @@
 //! until the snapshot that contains it is taken. So a revision never means one thing to a tab and
 //! another to the next owner, and what is unconfirmed on purpose can pass by what is held.
 
+mod keys;
+
 use std::collections::VecDeque;
 
 use bytes::Bytes;
-use rustc_hash::FxHashMap;
 use single_state_proto::id::Revision;
+
+use self::keys::Keys;
 
 /// Events kept for tabs that have not taken them: so many …
 pub(crate) const MAX_EVENTS: usize = 1000;
@@ -69,7 +72,7 @@ pub(crate) struct OutputLog {
     revision: Revision,
     /// In order of revision.
     entries: VecDeque<(Revision, Entry)>,
-    keys: FxHashMap<Box<str>, Revision>,
+    keys: Keys,
     /// Bytes of the current values' messages.
     value_bytes: usize,
     events: usize,
@@ -104,7 +107,7 @@ impl OutputLog {
         let mut log = Self { gated, revision, dropped, snapshot: revision, ..Self::default() };
         for (revision, entry) in entries {
             if let Some((key, _)) = &entry.key {
-                log.keys.insert(key.clone(), revision);
+                log.keys.set(key, revision);
             }
             log.count(revision, &entry);
             log.entries.push_back((revision, entry));
@@ -161,17 +164,15 @@ impl OutputLog {
         for (revision, entry) in self.entries.range_mut(first..) {
             self.revision = self.revision.next();
             *revision = self.revision;
-            if let Some((key, _)) = &entry.key
-                && let Some(newest) = self.keys.get_mut(key)
-            {
-                *newest = self.revision;
+            if let Some((key, _)) = &entry.key {
+                self.keys.set(key, self.revision);
             }
         }
         for (_, entry) in self.entries.iter_mut().take(first) {
             if entry.replaced_by.is_some_and(|by| by > HELD)
                 && let Some((key, _)) = &entry.key
             {
-                entry.replaced_by = self.keys.get(key).copied();
+                entry.replaced_by = self.keys.get(key);
             }
         }
         self.first_event = self.find_first_event();
@@ -212,13 +213,7 @@ impl OutputLog {
     /// closing brace.
     pub(crate) fn assign(&mut self, key_text: &str, body: Bytes, value_at: usize, leaves: Leaves) {
         let revision = self.next_revision(leaves);
-        let previous = match self.keys.get_mut(key_text) {
-            Some(newest) => Some(std::mem::replace(newest, revision)),
-            None => {
-                self.keys.insert(key_text.into(), revision);
-                None
-            }
-        };
+        let previous = self.keys.set(key_text, revision);
         let key = previous.and_then(|previous| self.replace(previous, revision));
         let key = key.unwrap_or_else(|| key_text.into());
         self.push(revision, Entry::new(body, false, Some((key, value_at))));
@@ -232,7 +227,7 @@ impl OutputLog {
 
     /// The current value of `key`, as JSON.
     pub(crate) fn value(&self, key: &str) -> Option<Bytes> {
-        let (_, entry) = self.entries.get(self.position(*self.keys.get(key)?).ok()?)?;
+        let (_, entry) = self.entries.get(self.position(self.keys.get(key)?).ok()?)?;
         let (_, value_at) = entry.key.as_ref()?;
         Some(entry.body.slice(*value_at..entry.body.len() - 1))
     }

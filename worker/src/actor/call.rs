@@ -28,12 +28,16 @@ pub(super) async fn started<S: Session>(app: &mut S, ctx: &mut Context) {
     ctx.resident.end_call();
 }
 
+/// What this hook sends counts as sent by the call before it: a tab that comes back must not be too
+/// slow for what it is about to be sent again.
+pub(super) async fn attached<S: Session>(app: &mut S, ctx: &mut Context) {
+    ctx.cause = Cause::Hook;
+    hook(ctx, &What::attached(), async |ctx| app.attached(ctx).await).await;
+    ctx.resident.end_call();
+}
+
 /// Calls a hook. One that panics is reported and skipped: it would panic again after a reload.
-pub(super) async fn hook(
-    ctx: &mut Context,
-    what: &What,
-    code: impl AsyncFnOnce(&mut Context) -> Result<()>,
-) {
+async fn hook(ctx: &mut Context, what: &What, code: impl AsyncFnOnce(&mut Context) -> Result<()>) {
     ctx.resident.begin_hook();
     let outcome = call(ctx, what, code).await;
     report(&ctx.resident, what, outcome);

@@ -21,13 +21,12 @@ use single_state_proto::channel::Input;
 use single_state_store::Standing;
 use tokio::time::Instant;
 
-use self::call::{apply, hook, started, tell, tell_poison, to_itself};
+use self::call::{apply, attached, started, tell, tell_poison, to_itself};
 use self::memory::{read, save, sleep};
 use crate::context::{Cause, Context};
 use crate::history::Deed;
 use crate::host::Host;
 use crate::resident::{ChannelKey, Poison, PoisonKind, Resident, Work};
-use crate::running::What;
 use crate::session::Session;
 use crate::snapshot::{Saved, Unreadable};
 use crate::timers::{Planned, Timers};
@@ -102,54 +101,25 @@ fn live<S: Session>(mut app: S, mut ctx: Context) -> impl Future<Output = End> {
                 return End::Deleted;
             }
             resident.set_plans(ctx.plans());
-            let message = match next(&resident, &mut ctx).await {
-                Todo::Snapshot => {
-                    save(&app, &ctx);
-                    continue;
+            match next(&resident, &mut ctx).await {
+                Todo::Message(message) => {
+                    if let Err(end) = Box::pin(feed(&mut app, &mut ctx, message)).await {
+                        return end;
+                    }
+                    if resident.has_work() || ctx.timers.is_due(Instant::now().into_std()) {
+                        give_way().await;
+                    }
                 }
-                Todo::Attached => {
-                    ctx.cause = Cause::Hook;
-                    // What a hook sends counts as sent by the call before it: a tab that comes back
-                    // must not be too slow for what it is about to be sent again.
-                    Box::pin(hook(&mut ctx, &What::attached(), async |ctx| {
-                        app.attached(ctx).await
-                    }))
-                    .await;
-                    resident.end_call();
-                    continue;
-                }
+                Todo::Snapshot => save(&app, &ctx),
+                Todo::Attached => Box::pin(attached(&mut app, &mut ctx)).await,
                 Todo::Sleep => {
                     app = match Box::pin(sleep(app, &ctx)).await {
                         Ok(app) => app,
                         Err(end) => return end,
                     };
                     Box::pin(started(&mut app, &mut ctx)).await;
-                    continue;
                 }
                 Todo::Stop => return End::Stopped,
-                Todo::Message(message) => message,
-            };
-            if matches!(message, Message::Timer(_)) {
-                // It may be the first to notice that the process stood still.
-                ctx.host.beat();
-            }
-            let must_confirm = ctx.host.has_been_away_since(resident.confirmed());
-            if must_confirm && let Err(end) = Box::pin(confirm(&resident, &ctx.host)).await {
-                return end;
-            }
-            if resident.take_strike() {
-                Box::pin(strike(&resident, &ctx.host)).await;
-            }
-            resident.begin_call();
-            if let Err(poison) = Box::pin(handle(&mut app, &mut ctx, message)).await {
-                return End::Panicked(poison);
-            }
-            resident.end_call();
-            if let Some(due) = resident.handled(ctx.host.recently()) {
-                ctx.host.committer.schedule(&resident, due);
-            }
-            if resident.has_work() || ctx.timers.is_due(Instant::now().into_std()) {
-                give_way().await;
             }
         }
     }
@@ -217,6 +187,32 @@ async fn next_or_timer(resident: &Resident, ctx: &mut Context, due: std::time::I
             ctx.timers.pop_due(Instant::now().into_std()).unwrap_or_default(),
         )),
     }
+}
+
+/// Has a message handled, once the session is known to be ours and its strikes are counted.
+async fn feed<S: Session>(
+    app: &mut S,
+    ctx: &mut Context,
+    message: Message,
+) -> std::result::Result<(), End> {
+    let (resident, host) = (ctx.resident.clone(), ctx.host.clone());
+    if matches!(message, Message::Timer(_)) {
+        // It may be the first to notice that the process stood still.
+        host.beat();
+    }
+    if host.has_been_away_since(resident.confirmed()) {
+        Box::pin(confirm(&resident, &host)).await?;
+    }
+    if resident.take_strike() {
+        Box::pin(strike(&resident, &host)).await;
+    }
+    resident.begin_call();
+    handle(app, ctx, message).await.map_err(End::Panicked)?;
+    resident.end_call();
+    if let Some(due) = resident.handled(host.recently()) {
+        host.committer.schedule(&resident, due);
+    }
+    Ok(())
 }
 
 /// Counts the death of the owner before, in case the next message is why. Of sessions that are

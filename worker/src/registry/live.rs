@@ -3,6 +3,7 @@
 use std::any::Any;
 use std::panic::AssertUnwindSafe;
 use std::rc::Rc;
+use std::task::Poll;
 use std::time::Duration;
 
 use futures_util::FutureExt;
@@ -24,15 +25,15 @@ const STORE_RETRY: Duration = Duration::from_secs(1);
 
 impl Registry {
     pub(super) async fn live(self: Rc<Self>, resident: Rc<Resident>, coroutine: Coroutine) {
-        let end = tokio::select! {
-            // What a later owner has is dropped in the middle of whatever it does.
-            biased;
-            cut = resident.cut_off() => Ok(match cut {
-                Cut::Fenced => End::Fenced,
-                Cut::Interrupted => End::Interrupted,
-            }),
-            end = AssertUnwindSafe(coroutine).catch_unwind() => end,
-        };
+        let mut coroutine = AssertUnwindSafe(coroutine).catch_unwind();
+        let end = std::future::poll_fn(|context| match resident.poll_cut(context) {
+            Poll::Ready(Cut::Fenced) => Poll::Ready(Ok(End::Fenced)),
+            Poll::Ready(Cut::Interrupted) => Poll::Ready(Ok(End::Interrupted)),
+            Poll::Pending => coroutine.poll_unpin(context),
+        });
+        let end = end.await;
+        // What a later owner has is dropped in the middle of whatever it does.
+        drop(coroutine);
         // On the heap, so that a living session holds no room for its end.
         Box::pin(self.ended(&resident, end)).await;
     }

@@ -8,10 +8,10 @@
 //!     └── cannot commit ─┘       └─ a handler runs on for too long ──▶ back to the last commit
 //! ```
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
+use std::task::{Context, Poll, Waker};
 
 use single_state_proto::frame::ResetCode;
-use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use super::Resident;
@@ -66,11 +66,11 @@ pub(crate) enum Cut {
     Interrupted,
 }
 
-/// Whether a session's coroutine is to be dropped, and news of it.
+/// Whether a session's coroutine is to be dropped, and the task that is to do so.
 #[derive(Debug, Default)]
 pub(super) struct Scissors {
     cut: Cell<Option<Cut>>,
-    news: Notify,
+    task: RefCell<Option<Waker>>,
 }
 
 impl Scissors {
@@ -79,7 +79,21 @@ impl Scissors {
         if self.cut.get() != Some(Cut::Fenced) {
             self.cut.set(Some(cut));
         }
-        self.news.notify_one();
+        if let Some(task) = self.task.take() {
+            task.wake();
+        }
+    }
+
+    fn poll(&self, context: &mut Context<'_>) -> Poll<Cut> {
+        if let Some(cut) = self.cut.get() {
+            return Poll::Ready(cut);
+        }
+        // Most often it is the same task as before.
+        let mut task = self.task.borrow_mut();
+        if !task.as_ref().is_some_and(|task| task.will_wake(context.waker())) {
+            *task = Some(context.waker().clone());
+        }
+        Poll::Pending
     }
 }
 
@@ -141,13 +155,8 @@ impl Resident {
         self.scissors.cut(Cut::Interrupted);
     }
 
-    /// Waits until the coroutine is to be dropped.
-    pub(crate) async fn cut_off(&self) -> Cut {
-        loop {
-            self.scissors.news.notified().await;
-            if let Some(cut) = self.scissors.cut.get() {
-                return cut;
-            }
-        }
+    /// Ready when the coroutine is to be dropped.
+    pub(crate) fn poll_cut(&self, context: &mut Context<'_>) -> Poll<Cut> {
+        self.scissors.poll(context)
     }
 }
