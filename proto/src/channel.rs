@@ -154,6 +154,16 @@ impl ClientHalf {
     pub fn unacked(&self) -> usize {
         self.unacked.len()
     }
+
+    /// Bytes of inputs that are not acknowledged.
+    pub fn unacked_bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// Bytes of those of them that the open stream has not taken.
+    pub fn unsent_bytes(&self) -> usize {
+        self.unacked.range(self.taken..).map(|input| input.body.len()).sum()
+    }
 }
 
 /// What a session does with an input, by its number.

@@ -83,6 +83,11 @@ impl ReceiveCredit {
         self.needed = self.received + rest as u64;
     }
 
+    /// Bytes that have arrived and were not consumed.
+    pub(crate) fn held(&self) -> u64 {
+        self.received - self.consumed
+    }
+
     /// Counts a message that was consumed.
     pub(crate) fn consume(&mut self, cost: u64) {
         self.consumed = (self.consumed + cost).min(self.received);
@@ -125,6 +130,7 @@ mod tests {
         let mut credit = ReceiveCredit::new(WINDOW);
         assert!(credit.receive(true, (WINDOW - MESSAGE_COST) as usize));
         assert_eq!(credit.due(), None);
+        assert_eq!(credit.held(), u64::from(WINDOW));
         assert!(!credit.receive(false, 1), "a full window takes no byte more");
     }
 

@@ -153,6 +153,16 @@ impl Stream {
         Some(part)
     }
 
+    /// Bytes of a message that is on its way in parts and are still here.
+    pub(crate) fn unsent(&self) -> usize {
+        self.outgoing.as_ref().map_or(0, |outgoing| outgoing.body.len() - outgoing.sent)
+    }
+
+    /// Whether nothing is on its way, and nothing can be before the peer grants more.
+    pub(crate) fn lacks_credit(&self) -> bool {
+        self.outgoing.is_none() && self.send.room(true).is_none()
+    }
+
     /// Whether a part could go now.
     pub(crate) fn has_part(&self) -> bool {
         self.outgoing.as_ref().is_some_and(|outgoing| {

@@ -10,7 +10,7 @@ use single_state_proto::id::StreamId;
 use single_state_proto::limits::{
     LINK_HIGH_WATER, MAX_MESSAGE, MAX_PAYLOAD, MESSAGE_COST, PING_INTERVAL, WINDOW,
 };
-use single_state_proto::link::{Event, Message, Side};
+use single_state_proto::link::{Event, Message, Queued, Side};
 
 use crate::pair::{End, Pair, open, opened, other};
 
@@ -166,6 +166,32 @@ fn a_receiver_that_does_not_consume_stops_its_sender_at_the_window_and_nobody_el
             let arrived = pair.end(other(from)).messages();
             assert_eq!(arrived.last().unwrap().0, other_one);
         }
+    }
+}
+
+#[test]
+fn a_wait_for_credit_is_counted_once_however_often_it_is_tried() {
+    for from in BOTH {
+        let mut pair = Pair::connected();
+        let id = pair.attach();
+        send_until_full(&mut pair, from, id, 1000);
+        assert!(!pair.end(from).send(id, 1000, body(1)));
+        // The last one had to wait in the middle, and this one waits.
+        assert_eq!(pair.end(from).link.take_stalls(), 2);
+        let queued = pair.end(other(from)).link.queued();
+        assert!(queued.unconsumed >= u64::from(WINDOW) - 1000, "{queued:?}");
+        assert_eq!((queued.unsent, pair.end(from).link.take_stalls()), (0, 0));
+
+        let arrived = pair.end(other(from)).messages();
+        for (_, message) in &arrived {
+            pair.end(other(from)).link.consumed(id, message.body.len());
+        }
+        pair.run();
+        assert_eq!(pair.end(other(from)).link.queued(), Queued::default());
+        // A message that is longer than the window waits once until it is granted as a whole.
+        assert!(pair.end(from).send(id, 1001, body(2 * WINDOW as usize)));
+        pair.run();
+        assert_eq!(pair.end(from).link.take_stalls(), 1);
     }
 }
 

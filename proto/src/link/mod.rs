@@ -114,7 +114,26 @@ pub struct Link {
     starved: VecDeque<StreamId>,
     /// The newest PING that is not answered yet; older ones need no answer of their own.
     pong: Option<u64>,
+    /// Times that a stream had to wait for credit, since they were last asked for.
+    stalls: u64,
     pulse: Pulse,
+}
+
+/// Bytes that wait at one end of a link.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Queued {
+    /// For the peer to take them.
+    pub unsent: u64,
+    /// For their consumer: the session, or the browser's socket. Each message counts
+    /// [`MESSAGE_COST`](crate::limits::MESSAGE_COST) more.
+    pub unconsumed: u64,
+}
+
+impl std::ops::AddAssign for Queued {
+    fn add_assign(&mut self, other: Self) {
+        self.unsent += other.unsent;
+        self.unconsumed += other.unconsumed;
+    }
 }
 
 impl Link {
@@ -141,6 +160,7 @@ impl Link {
             reassembling: 0,
             starved: VecDeque::new(),
             pong: None,
+            stalls: 0,
             pulse: Pulse::new(now),
         }
     }
@@ -160,7 +180,26 @@ impl Link {
         self.pulse.round_trip
     }
 
+    /// What waits at this end; looks at all streams.
+    pub fn queued(&self) -> Queued {
+        let whole = Queued { unsent: (self.urgent.len() + self.out.len()) as u64, unconsumed: 0 };
+        self.streams.values().fold(whole, |queued, stream| Queued {
+            unsent: queued.unsent + stream.unsent() as u64,
+            unconsumed: queued.unconsumed + stream.receive.held(),
+        })
+    }
+
+    /// How often a stream that had something to send had to wait for credit since the last call.
+    pub fn take_stalls(&mut self) -> u64 {
+        std::mem::take(&mut self.stalls)
+    }
+
     // --- time -----------------------------------------------------------------------------------
+
+    /// When bytes last arrived.
+    pub fn last_arrival(&self) -> Instant {
+        self.pulse.last_arrival
+    }
 
     /// Bytes arrived: the peer is alive.
     pub fn bytes_arrived(&mut self, now: Instant) {
@@ -306,6 +345,9 @@ impl Link {
     pub fn send(&mut self, id: StreamId, number: u64, binary: bool, body: &Bytes) -> bool {
         let Some(stream) = self.streams.get_mut(&id) else { return false };
         if stream.phase == Phase::Opening || !stream.writable() {
+            // It was counted if it was turned away before, or with the message that is on its way.
+            let stalls = stream.phase != Phase::Opening && !stream.wanted && stream.lacks_credit();
+            self.stalls += u64::from(stalls);
             stream.wanted = true;
             return false;
         }
@@ -388,6 +430,7 @@ impl Link {
         if stream.has_part() {
             self.enqueue(id);
         } else {
+            self.stalls += u64::from(stream.unsent() > 0);
             self.tell_writable(id);
         }
     }
