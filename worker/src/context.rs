@@ -16,6 +16,7 @@ use single_state_proto::id::{Epoch, InputNumber};
 
 use crate::host::Host;
 use crate::jobs::Jobs;
+use crate::metrics::Arrival;
 use crate::output::Leaves;
 use crate::resident::{ChannelKey, Plans, Resident};
 use crate::timers::Timers;
@@ -36,6 +37,8 @@ pub struct Context {
     jobs: Jobs,
     /// Why the current handler runs.
     pub(crate) cause: Cause,
+    /// When the newest input came; here it takes room that is there anyway.
+    pub(crate) arrival: Arrival,
     /// The last handler was a timer's: other work comes next.
     pub(crate) timer_had_its_turn: bool,
     pub(crate) ended: bool,
@@ -61,9 +64,9 @@ impl std::fmt::Debug for Context {
 
 impl Context {
     pub(crate) fn new(resident: Rc<Resident>, host: Rc<Host>, timers: Timers) -> Self {
-        let (jobs, cause) = (Jobs::default(), Cause::Hook);
+        let (jobs, cause, arrival) = (Jobs::default(), Cause::Hook, Arrival::default());
         let (timer_had_its_turn, ended) = (false, false);
-        Self { resident, host, timers, jobs, cause, timer_had_its_turn, ended }
+        Self { resident, host, timers, jobs, cause, arrival, timer_had_its_turn, ended }
     }
 
     /// What the session will do by itself.

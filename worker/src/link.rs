@@ -163,7 +163,8 @@ impl GatewayLink {
                         self.link.with(|link| link.consumed(stream, body.len()));
                     }
                     let number = InputNumber(number);
-                    attachment.receive(Input { number, binary, body });
+                    let arrival = self.metrics.arrival(self.link.last_arrival());
+                    attachment.receive(Input { number, binary, body }, arrival);
                 }
             }
             Event::Acked(stream, number) => {

@@ -1,7 +1,7 @@
 //! What a worker counts. Names are part of the contract with dashboards.
 
 use std::sync::atomic::AtomicU64;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
@@ -26,6 +26,8 @@ const QUARANTINES: [&str; 4] = ["strikes", "unreadable", "default", "panic"];
 #[derive(Debug)]
 pub(crate) struct Metrics {
     registry: Registry,
+    /// Arrivals count from here.
+    began: Instant,
     pub(crate) link: LinkMetrics,
     pub(crate) generation: Gauge,
     pub(crate) links: Gauge,
@@ -34,6 +36,7 @@ pub(crate) struct Metrics {
     pub(crate) handled: Counter,
     pub(crate) errors: Counter,
     pub(crate) panics: Counter,
+    queue_seconds: Histogram,
     pub(crate) handle_seconds: Histogram,
     pub(crate) blocks: Blocks,
     /// Sessions with changes that wait for their commit.
@@ -56,6 +59,11 @@ pub(crate) struct Metrics {
     refused: Family<Reason, Counter>,
 }
 
+/// When an input came, in microseconds since the worker's start, modulo 71 minutes: so it fits where
+/// a mailbox's entry has room left, and a session that waits for nothing holds no more for it.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Arrival(u32);
+
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct Reason {
     reason: &'static str,
@@ -65,6 +73,7 @@ impl Metrics {
     pub(crate) fn new() -> Self {
         let mut registry = registry();
         let metrics = Self {
+            began: Instant::now(),
             link: LinkMetrics::register(&mut registry),
             generation: Gauge::default(),
             links: Gauge::default(),
@@ -74,6 +83,7 @@ impl Metrics {
             errors: Counter::default(),
             panics: Counter::default(),
             // 10 µs to 10 s, three buckets a decade.
+            queue_seconds: Histogram::new(exponential_buckets(1e-5, 10_f64.cbrt(), 19)),
             handle_seconds: Histogram::new(exponential_buckets(1e-5, 10_f64.cbrt(), 19)),
             blocks: Blocks {
                 total: Counter::default(),
@@ -119,6 +129,8 @@ impl Metrics {
         c(registry, "messages_handled", "Messages that sessions handled", &self.handled);
         c(registry, "handler_errors", "Messages that a handler rejected", &self.errors);
         c(registry, "handler_panics", "Messages whose handler panicked", &self.panics);
+        let help = "Time from a browser's message at the worker to its handler, in seconds";
+        registry.register("queue_seconds", help, self.queue_seconds.clone());
         let help = "Time that handlers took, in seconds, with what they awaited";
         registry.register("handle_seconds", help, self.handle_seconds.clone());
         c(registry, "blocked", "Times that something blocked the event loop", &self.blocks.total);
@@ -163,6 +175,22 @@ impl Metrics {
         for (name, help, family) in families {
             registry.register(name, help, family.clone());
         }
+    }
+
+    /// An input came over a link at this moment.
+    pub(crate) fn arrival(&self, at: Instant) -> Arrival {
+        Arrival(self.micros(at))
+    }
+
+    /// The handler of an input begins. Both moments are known anyway, when a link was read and when
+    /// a handler is called, so that no message has to ask for the time once more.
+    pub(crate) fn begins(&self, arrival: Arrival, now: Instant) {
+        let waited = self.micros(now).wrapping_sub(arrival.0);
+        self.queue_seconds.observe(f64::from(waited) / 1e6);
+    }
+
+    fn micros(&self, at: Instant) -> u32 {
+        at.saturating_duration_since(self.began).as_micros() as u32
     }
 
     pub(crate) fn claimed(&self, reason: &'static str) {

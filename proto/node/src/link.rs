@@ -112,6 +112,11 @@ impl LinkHandle {
         self.outgoing.is_empty() && !self.link.borrow().wants_transmit()
     }
 
+    /// When the bytes arrived of which the newest event was made.
+    pub fn last_arrival(&self) -> Instant {
+        self.link.borrow().last_arrival()
+    }
+
     fn next_event(&self) -> Option<Event> {
         self.link.borrow_mut().poll_event()
     }

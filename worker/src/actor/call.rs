@@ -2,6 +2,7 @@
 
 use std::any::Any;
 use std::panic::AssertUnwindSafe;
+use std::time::Instant;
 
 use bytes::Bytes;
 use futures_util::FutureExt;
@@ -39,7 +40,7 @@ pub(super) async fn attached<S: Session>(app: &mut S, ctx: &mut Context) {
 /// Calls a hook. One that panics is reported and skipped: it would panic again after a reload.
 async fn hook(ctx: &mut Context, what: &What, code: impl AsyncFnOnce(&mut Context) -> Result<()>) {
     ctx.resident.begin_hook();
-    let outcome = call(ctx, what, code).await;
+    let outcome = call(ctx, what, Instant::now(), code).await;
     report(&ctx.resident, what, outcome);
     ctx.resident.hinted();
 }
@@ -50,15 +51,17 @@ pub(super) async fn apply<S: Session>(
     channel: ChannelKey,
     input: Input,
 ) -> std::result::Result<(), Panicked> {
+    let began = Instant::now();
+    ctx.host.metrics.begins(ctx.arrival, began);
     ctx.cause = Cause::Input(channel, input.number);
     let body = input.body;
     if input.binary {
         let what = What::binary();
-        let outcome = call(ctx, &what, async |ctx| app.binary(body, ctx).await).await;
+        let outcome = call(ctx, &what, began, async |ctx| app.binary(body, ctx).await).await;
         return finish(ctx, &what, outcome);
     }
     let what = What::message(body);
-    let outcome = call(ctx, &what, async |ctx| match message::from_browser(&what.text)? {
+    let outcome = call(ctx, &what, began, async |ctx| match message::from_browser(&what.text)? {
         FromBrowser::App(message) => app.handle(message, ctx).await,
         FromBrowser::Assign { key, value } => app.assign(key, value, ctx).await,
     });
@@ -73,7 +76,7 @@ pub(super) async fn to_itself<S: Session>(
 ) -> std::result::Result<(), Panicked> {
     let what = What::to_itself(message);
     let code = async |ctx: &mut Context| app.handle(message::from_itself(&what.text)?, ctx).await;
-    let outcome = call(ctx, &what, code).await;
+    let outcome = call(ctx, &what, Instant::now(), code).await;
     finish(ctx, &what, outcome)
 }
 
@@ -100,11 +103,11 @@ fn finish(ctx: &Context, what: &What, outcome: Outcome) -> std::result::Result<(
 async fn call(
     ctx: &mut Context,
     what: &What,
+    began: Instant,
     code: impl AsyncFnOnce(&mut Context) -> Result<()>,
 ) -> Outcome {
     let (resident, host) = (ctx.resident.clone(), ctx.host.clone());
     let metrics = &host.metrics;
-    let began = std::time::Instant::now();
     let code = std::pin::pin!(AssertUnwindSafe(code(ctx)).catch_unwind());
     let outcome = host.running.watch(&resident.id, what, code).await;
     metrics.handle_seconds.observe(began.elapsed().as_secs_f64());

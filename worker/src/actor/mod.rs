@@ -26,7 +26,7 @@ use self::memory::{read, save, sleep};
 use crate::context::{Cause, Context};
 use crate::history::Deed;
 use crate::host::Host;
-use crate::resident::{ChannelKey, Poison, PoisonKind, Resident, Work};
+use crate::resident::{ChannelKey, Poison, PoisonKind, Resident, Waiting, Work};
 use crate::session::Session;
 use crate::snapshot::{Saved, Unreadable};
 use crate::timers::{Planned, Timers};
@@ -140,11 +140,14 @@ enum Message {
     Post(u64, Bytes),
 }
 
-impl From<Work> for Todo {
-    fn from(work: Work) -> Self {
+impl Todo {
+    fn of(work: Work, ctx: &mut Context) -> Self {
         match work {
             Work::Attached => Self::Attached,
-            Work::Input(channel, input) => Self::Message(Message::Input(channel, input)),
+            Work::Input(Waiting { channel, arrival, input }) => {
+                ctx.arrival = arrival;
+                Self::Message(Message::Input(channel, input))
+            }
             Work::Post(number, message) => Self::Message(Message::Post(number, message)),
             Work::Snapshot => Self::Snapshot,
             Work::Sleep => Self::Sleep,
@@ -157,7 +160,8 @@ impl From<Work> for Todo {
 /// schedule each other lets one piece of work pass between any two.
 async fn next(resident: &Resident, ctx: &mut Context) -> Todo {
     let Some(due) = ctx.timers.next_due() else {
-        return std::future::poll_fn(|context| resident.poll_work(context)).await.into();
+        let work = std::future::poll_fn(|context| resident.poll_work(context)).await;
+        return Todo::of(work, ctx);
     };
     // Few sessions have planned something; the others hold no room for it.
     Box::pin(next_or_timer(resident, ctx, due)).await
@@ -181,7 +185,7 @@ async fn next_or_timer(resident: &Resident, ctx: &mut Context, due: std::time::I
     let work = work.await;
     ctx.timer_had_its_turn = work.is_none();
     match work {
-        Some(work) => work.into(),
+        Some(work) => Todo::of(work, ctx),
         // Due by the time the sleep ends; an empty message would only be reported.
         None => Todo::Message(Message::Timer(
             ctx.timers.pop_due(Instant::now().into_std()).unwrap_or_default(),

@@ -7,7 +7,8 @@ use single_state_proto::id::Revision;
 use tokio::time::Instant;
 
 use super::state::State;
-use super::{ChannelKey, Resident};
+use super::{ChannelKey, Resident, Waiting};
+use crate::metrics::Arrival;
 
 /// A tab's hold on its channel: what its client does goes through here. Of two attachments of one
 /// channel only the newer has an effect.
@@ -28,8 +29,8 @@ impl Attachment {
     }
 
     /// An input has arrived.
-    pub(crate) fn receive(&self, input: Input) {
-        self.with(|state, key| state.receive(key, input));
+    pub(crate) fn receive(&self, input: Input, arrival: Arrival) {
+        self.with(|state, channel| state.receive(Waiting { channel, arrival, input }));
     }
 
     /// The client has taken all outputs up to `revision`; one that was never sent is a fault.
@@ -65,7 +66,7 @@ impl Attachment {
         self.with(|state, key| {
             let Some(at) = state.channels.iter().position(|c| c.key == key) else { return };
             let channel = state.channels.remove(at);
-            state.mailbox.extend(channel.waiting.into_iter().map(|input| (key, input)));
+            state.mailbox.extend(channel.waiting);
             // The snapshot knows the channel, and would keep its place.
             state.saving.hint();
             state.active = Instant::now();

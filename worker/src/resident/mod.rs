@@ -34,6 +34,7 @@ pub(crate) use self::leaving::{Cut, Leave};
 pub(crate) use self::saving::Policy;
 pub(crate) use self::standing::{Plans, Poison, PoisonKind};
 use self::state::{Denied, State};
+use crate::metrics::Arrival;
 use crate::output::{Cursor, Leaves, OutputLog};
 
 /// Messages of spawned work that wait for the session; who posts more waits.
@@ -69,7 +70,7 @@ pub(crate) enum Work {
     /// A channel was attached: the app's hook runs.
     Attached,
     /// A channel's input.
-    Input(ChannelKey, Input),
+    Input(Waiting),
     /// A message that spawned work has posted, with its number.
     Post(u64, Bytes),
     /// The session is to be saved.
@@ -79,6 +80,19 @@ pub(crate) enum Work {
     /// The session leaves memory.
     Stop,
 }
+
+/// An input that waits for its turn.
+#[derive(Debug)]
+pub(crate) struct Waiting {
+    pub(crate) channel: ChannelKey,
+    pub(crate) arrival: Arrival,
+    pub(crate) input: Input,
+}
+
+const _: () = assert!(
+    size_of::<Waiting>() == size_of::<(ChannelKey, Input)>(),
+    "a mailbox is no larger for what its messages know of their arrival"
+);
 
 /// Names a channel within its session for as long as the session is in memory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use single_state_faults::{self as faults, Mutant};
-use single_state_proto::channel::{Input, SessionHalf, Verdict};
+use single_state_proto::channel::{SessionHalf, Verdict};
 use single_state_proto::frame::{CloseCode, Durability, Open, Refused, ResetCode};
 use single_state_proto::id::{Attach, ChannelId, ConnectionId, Epoch, InputNumber, Revision};
 use single_state_proto::limits::{MAILBOX, MAX_CHANNELS, UNACKED_BYTES, UNACKED_MESSAGES};
@@ -17,7 +17,7 @@ use tokio::sync::{OwnedSemaphorePermit, mpsc};
 use tokio::time::Instant;
 
 use super::saving::{Policy, Saving};
-use super::{ChannelKey, Leave, Plans, Poison, Tab, Work};
+use super::{ChannelKey, Leave, Plans, Poison, Tab, Waiting, Work};
 use crate::output::{Cursor, Leaves, OutputLog};
 
 /// Events are kept so long for a channel that is away (R12).
@@ -43,7 +43,7 @@ pub(super) struct State {
     pub(super) channels: Vec<Channel>,
     pub(super) last_key: u32,
     pub(super) last_serial: u32,
-    pub(super) mailbox: VecDeque<(ChannelKey, Input)>,
+    pub(super) mailbox: VecDeque<Waiting>,
     /// Messages of work beside the session.
     pub(super) posts: Option<(mpsc::Sender<Bytes>, mpsc::Receiver<Bytes>)>,
     /// How many of them were handled.
@@ -112,7 +112,7 @@ pub(super) struct Channel {
     pub(super) durable: Option<InputNumber>,
     pub(super) ack_due: bool,
     /// Inputs that the mailbox had no room for.
-    pub(super) waiting: VecDeque<Input>,
+    pub(super) waiting: VecDeque<Waiting>,
     pub(super) cursor: Cursor,
     /// Newest output that its client has taken.
     pub(super) taken: Revision,
@@ -299,7 +299,7 @@ impl State {
     }
 
     fn next_input(&mut self) -> Option<Work> {
-        let (key, input) = self.mailbox.pop_front()?;
+        let next = self.mailbox.pop_front()?;
         self.touched = true;
         if self.mailbox.is_empty() && self.mailbox.capacity() > MAILBOX_KEPT {
             self.mailbox = VecDeque::new();
@@ -307,42 +307,42 @@ impl State {
         // One leaves, one comes: from the channel that has waited, each in its turn.
         if let Some(i) = self.channels.iter().position(|channel| !channel.waiting.is_empty()) {
             let channel = &mut self.channels[i];
-            if let Some(input) = channel.waiting.pop_front() {
-                self.mailbox.push_back((channel.key, input));
-            }
+            self.mailbox.extend(channel.waiting.pop_front());
             if self.channels.len() > 1 {
                 self.channels[i..].rotate_left(1);
             }
         }
-        if let Some((_, tab)) = self.channel(key).and_then(|channel| channel.tab.as_ref()) {
-            tab.consumed(input.body.len());
+        let channel = self.channel(next.channel);
+        if let Some((_, tab)) = channel.and_then(|channel| channel.tab.as_ref()) {
+            tab.consumed(next.input.body.len());
         }
-        Some(Work::Input(key, input))
+        Some(Work::Input(next))
     }
 
-    pub(super) fn receive(&mut self, key: ChannelKey, input: Input) {
+    pub(super) fn receive(&mut self, came: Waiting) {
         let room = self.mailbox.len() < MAILBOX;
+        let key = came.channel;
         let Some(channel) = self.channel(key) else { return };
-        let number = input.number;
+        let number = came.input.number;
         match channel.half.receive(number) {
             Verdict::Apply if room && channel.waiting.is_empty() => {
                 if self.mailbox.capacity() == 0 {
                     // Most sessions never have two messages that wait.
                     self.mailbox.reserve_exact(1);
                 }
-                self.mailbox.push_back((key, input));
+                self.mailbox.push_back(came);
                 self.wake();
             }
-            Verdict::Apply => channel.waiting.push_back(input),
+            Verdict::Apply => channel.waiting.push_back(came),
             Verdict::Duplicate if faults::mutant(Mutant::NoDedup) => {
-                self.mailbox.push_back((key, input));
+                self.mailbox.push_back(came);
                 self.wake();
             }
             Verdict::Duplicate => {
                 // Applied is not enough: its commit may be on its way.
                 channel.ack_due |= channel.durable.is_some_and(|durable| number <= durable);
                 if let Some((_, tab)) = &channel.tab {
-                    tab.consumed(input.body.len());
+                    tab.consumed(came.input.body.len());
                 }
                 self.pump(key);
             }

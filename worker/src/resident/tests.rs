@@ -15,8 +15,9 @@ use single_state_proto::limits::{MAILBOX, MAX_CHANNELS, WINDOW};
 use single_state_store::Row;
 use tokio::time::Instant;
 
-use super::{Attachment, Leave, Policy, Resident, Snapshot, Tab, Work};
+use super::{Attachment, Leave, Policy, Resident, Snapshot, Tab, Waiting, Work};
 use crate::clock::Clock;
+use crate::metrics::Arrival;
 use crate::output::Leaves;
 use crate::snapshot;
 use crate::timers::Timers;
@@ -82,7 +83,7 @@ impl Notes {
 
     fn receive(&self, number: u64) {
         let (number, body) = (InputNumber(number), Bytes::from_static(b"four"));
-        self.attachment().receive(Input { number, binary: false, body });
+        self.attachment().receive(Input { number, binary: false, body }, Arrival::default());
     }
 
     fn sent(&self) -> Vec<u64> {
@@ -128,7 +129,7 @@ fn attach(resident: &Rc<Resident>, open: &Open) -> Rc<Notes> {
 fn work(resident: &Resident) -> Vec<u64> {
     let mut numbers = Vec::new();
     while let Poll::Ready(work) = resident.poll_work(&mut Context::from_waker(Waker::noop())) {
-        if let Work::Input(channel, input) = work {
+        if let Work::Input(Waiting { channel, input, .. }) = work {
             resident.applied(channel, input.number, input.body.len());
             resident.handled(Instant::now());
             numbers.push(input.number.0);

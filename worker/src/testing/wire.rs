@@ -14,6 +14,7 @@ use tokio::sync::Notify;
 
 use super::World;
 use crate::Bytes;
+use crate::metrics::Arrival;
 use crate::resident::{Attachment, Tab};
 
 /// A tab's end of its connection, which outlives workers.
@@ -92,7 +93,7 @@ impl Wire {
             let Some(input) = state.client.next_to_send().cloned() else { return };
             state.client.sent();
             drop(state);
-            attachment.receive(input);
+            attachment.receive(input, Arrival::default());
         }
     }
 
