@@ -289,7 +289,7 @@ impl Node for Shared {
     }
 
     fn metrics(&self) -> String {
-        self.metrics.link_round_trip_seconds.set(self.router.round_trip().as_secs_f64());
+        self.metrics.measured(&self.router.measure());
         self.metrics.render()
     }
 }

@@ -9,11 +9,12 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::Registry;
-use single_state_node::metrics::{LinkMetrics, family, registry, render};
+use single_state_node::metrics::{Direction, LinkMetrics, Queues, family, registry, render};
 use single_state_proto::browser::ResetReason;
 use single_state_proto::frame::Refused;
 
 use crate::channel::{Mirror, Parting};
+use crate::router::Measured;
 
 /// Close codes and statuses that are counted from the start; others come with their first event.
 const CLOSED: [u16; 13] =
@@ -28,11 +29,13 @@ const MOVES: [&str; 3] = ["handoff", "failover", "reset"];
 pub(crate) struct Metrics {
     registry: Registry,
     pub(crate) link: LinkMetrics,
+    queues: Queues,
+    misplaced: Gauge,
     pub(crate) connections: Gauge,
     pub(crate) parked: Gauge,
     pub(crate) generation: Gauge,
     pub(crate) links_up: Gauge,
-    pub(crate) link_round_trip_seconds: Gauge<f64, AtomicU64>,
+    link_round_trip_seconds: Gauge<f64, AtomicU64>,
     pub(crate) draining: Gauge,
     pub(crate) handshakes_waiting: Gauge,
     pub(crate) handshakes_shed: Counter,
@@ -69,7 +72,9 @@ impl Metrics {
     pub(crate) fn new() -> Self {
         let mut registry = registry();
         let metrics = Self {
-            link: LinkMetrics::register(&mut registry),
+            link: LinkMetrics::register(&mut registry, Direction::In),
+            queues: Queues::register(&mut registry),
+            misplaced: Gauge::default(),
             connections: Gauge::default(),
             parked: Gauge::default(),
             generation: Gauge::default(),
@@ -101,6 +106,9 @@ impl Metrics {
         let r = |r: &mut Registry, name, help, gauge: &Gauge| r.register(name, help, gauge.clone());
         r(registry, "connections", "Browser sockets that are open", &self.connections);
         r(registry, "parked", "Channels that wait for a worker", &self.parked);
+        let help =
+            "Sessions of open sockets that are not at the worker that placement wants them at";
+        r(registry, "sessions_misplaced", help, &self.misplaced);
         r(registry, "generation", "Generation of the topology", &self.generation);
         r(registry, "links_up", "Workers with which a link is up", &self.links_up);
         let round_trip = "Last round trip of the slowest link, in seconds";
@@ -141,6 +149,15 @@ impl Metrics {
         registry.register("failover_seconds", failover, self.failover_seconds.clone());
         let moves = "Channels that came to another owner or to a new epoch of one, by reason";
         registry.register("moves", moves, self.moves.clone());
+    }
+
+    /// What is counted only when somebody wants to know it.
+    pub(crate) fn measured(&self, measured: &Measured) {
+        self.link_round_trip_seconds.set(measured.round_trip.as_secs_f64());
+        self.misplaced.set(measured.misplaced as i64);
+        self.queues.set("browsers", measured.for_browsers);
+        self.queues.set("workers", measured.for_workers);
+        self.queues.set("acknowledgements", measured.for_acknowledgements);
     }
 
     /// A channel has a worker again, so long after it was parted from one.

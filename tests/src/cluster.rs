@@ -233,7 +233,7 @@ impl Cluster {
 
     /// Waits until a metric of the gateway fulfils a condition.
     pub async fn wait_for_metric(&self, name: &str, condition: impl Fn(f64) -> bool) -> Result<()> {
-        poll(async || self.gateway.metric(name).await, |value| condition(*value)).await
+        self.gateway.wait_for_metric(name, condition).await
     }
 }
 
@@ -271,11 +271,17 @@ impl Node {
         Ok(serde_json::from_str(&body)?)
     }
 
-    /// The value of a metric without labels.
+    /// The value of a metric without labels, or with those of `name` as they stand.
     pub async fn metric(&self, name: &str) -> Result<f64> {
         let (_, body) = self.admin_get("/metrics").await?;
         let line = body.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
         line.with_context(|| format!("no {name} in:\n{body}"))?.parse().context("read a metric")
+    }
+
+    /// Waits until a metric without labels, or with those of `name`, fulfils a condition.
+    pub async fn wait_for_metric(&self, name: &str, condition: impl Fn(f64) -> bool) -> Result<()> {
+        let seen = poll(async || self.metric(name).await, |value| condition(*value)).await;
+        seen.with_context(|| name.to_owned())
     }
 
     /// Status and body of a path of its admin listener.

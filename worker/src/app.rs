@@ -345,15 +345,15 @@ impl Node for WorkerNode {
     }
 
     fn status(&self) -> String {
-        let (dirty, oldest_change) = self.registry.dirty();
+        let census = self.registry.census();
         json!({
             "index": self.host.index.0,
             "incarnation": self.incarnation.0,
             "sessions": self.registry.resident(),
             "channels": self.host.metrics.channels.get(),
             "links": self.host.metrics.links.get(),
-            "dirty": dirty,
-            "oldest_change_ms": oldest_change.as_millis() as u64,
+            "dirty": census.dirty,
+            "oldest_change_ms": census.oldest_change().as_millis() as u64,
             "commits": self.host.metrics.commits.get(),
             "saving": !self.host.committer.is_failing(),
         })
@@ -361,9 +361,7 @@ impl Node for WorkerNode {
     }
 
     fn metrics(&self) -> String {
-        let (dirty, oldest) = self.registry.dirty();
-        self.host.metrics.dirty.set(dirty as i64);
-        self.host.metrics.oldest_change_seconds.set(oldest.as_secs_f64());
+        self.host.metrics.measured(&self.registry.census(), self.gateways.queued());
         self.host.metrics.render()
     }
 }

@@ -14,7 +14,7 @@ use single_state_proto::channel::Input;
 use single_state_proto::frame::{CloseCode, GoAway, Hello, Opened, Refused, ResetCode};
 use single_state_proto::id::{InputNumber, Revision, StreamId};
 use single_state_proto::key::LinkKeys;
-use single_state_proto::link::{Event, Message, Side};
+use single_state_proto::link::{Event, Message, Queued, Side};
 use single_state_proto::topology::Topology;
 use tokio::net::TcpStream;
 use tokio::sync::Notify;
@@ -110,6 +110,14 @@ impl Gateways {
         gateway.end(&self.registry);
         self.ended.notify_waiters();
         end
+    }
+
+    /// What waits here for them, and for sessions they are attached to.
+    pub(crate) fn queued(&self) -> Queued {
+        self.links.borrow().iter().fold(Queued::default(), |mut queued, link| {
+            queued += link.queued();
+            queued
+        })
     }
 
     /// Tells all of them to open no more streams here.

@@ -9,9 +9,11 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::Registry;
-use single_state_node::metrics::{LinkMetrics, family, registry, render};
+use single_state_node::metrics::{Direction, LinkMetrics, Queues, family, registry, render};
 use single_state_proto::frame::Refused;
+use single_state_proto::link::Queued;
 
+use crate::registry::Census;
 use crate::resident::Leave;
 use crate::watchdog::Blocks;
 
@@ -29,18 +31,21 @@ pub(crate) struct Metrics {
     /// Arrivals count from here.
     began: Instant,
     pub(crate) link: LinkMetrics,
+    queues: Queues,
     pub(crate) generation: Gauge,
     pub(crate) links: Gauge,
     pub(crate) channels: Gauge,
     pub(crate) resident: Gauge,
+    loading: Gauge,
+    asleep: Gauge,
+    leaving: Gauge,
     pub(crate) handled: Counter,
     pub(crate) errors: Counter,
     pub(crate) panics: Counter,
     queue_seconds: Histogram,
     pub(crate) handle_seconds: Histogram,
     pub(crate) blocks: Blocks,
-    /// Sessions with changes that wait for their commit.
-    pub(crate) dirty: Gauge,
+    dirty: Gauge,
     pub(crate) commits: Counter,
     pub(crate) commit_rows: Histogram,
     pub(crate) commit_seconds: Histogram,
@@ -49,7 +54,7 @@ pub(crate) struct Metrics {
     pub(crate) save_failures: Counter,
     pub(crate) fenced: Counter,
     pub(crate) regressions: Counter,
-    pub(crate) oldest_change_seconds: Gauge<f64, AtomicU64>,
+    oldest_change_seconds: Gauge<f64, AtomicU64>,
     claims: Family<Reason, Counter>,
     passivated: Family<Reason, Counter>,
     moved: Family<Reason, Counter>,
@@ -74,11 +79,15 @@ impl Metrics {
         let mut registry = registry();
         let metrics = Self {
             began: Instant::now(),
-            link: LinkMetrics::register(&mut registry),
+            link: LinkMetrics::register(&mut registry, Direction::Out),
+            queues: Queues::register(&mut registry),
             generation: Gauge::default(),
             links: Gauge::default(),
             channels: Gauge::default(),
             resident: Gauge::default(),
+            loading: Gauge::default(),
+            asleep: Gauge::default(),
+            leaving: Gauge::default(),
             handled: Counter::default(),
             errors: Counter::default(),
             panics: Counter::default(),
@@ -125,6 +134,11 @@ impl Metrics {
         r(registry, "links", "Gateways with which a link is up", &self.links);
         r(registry, "channels", "Channels with a connection", &self.channels);
         r(registry, "sessions_resident", "Sessions in memory", &self.resident);
+        r(registry, "sessions_loading", "Sessions that are claimed and loaded now", &self.loading);
+        let help = "Sessions in memory whose app's state is not, until there is work";
+        r(registry, "sessions_asleep", help, &self.asleep);
+        let help = "Sessions in memory that take no more work and are about to leave";
+        r(registry, "sessions_leaving", help, &self.leaving);
         let c = |r: &mut Registry, name, help, c: &Counter| r.register(name, help, c.clone());
         c(registry, "messages_handled", "Messages that sessions handled", &self.handled);
         c(registry, "handler_errors", "Messages that a handler rejected", &self.errors);
@@ -191,6 +205,17 @@ impl Metrics {
 
     fn micros(&self, at: Instant) -> u32 {
         at.saturating_duration_since(self.began).as_micros() as u32
+    }
+
+    /// What is counted only when somebody wants to know it.
+    pub(crate) fn measured(&self, census: &Census, queued: Queued) {
+        self.loading.set(census.loading as i64);
+        self.asleep.set(census.asleep as i64);
+        self.leaving.set(census.leaving as i64);
+        self.dirty.set(census.dirty as i64);
+        self.oldest_change_seconds.set(census.oldest_change().as_secs_f64());
+        self.queues.set("sessions", queued.unconsumed);
+        self.queues.set("gateways", queued.unsent);
     }
 
     pub(crate) fn claimed(&self, reason: &'static str) {

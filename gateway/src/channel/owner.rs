@@ -186,6 +186,15 @@ impl Channel {
         state.stream.as_ref().filter(|stream| stream.opened).map(|stream| stream.id)
     }
 
+    /// Bytes of its inputs that no worker has, and of those that no worker has acknowledged.
+    pub(crate) fn inputs(&self) -> (usize, usize) {
+        let state = self.state.borrow();
+        let all = state.inputs.unacked_bytes();
+        // What a worker had that does not serve it any more goes to the next one.
+        let is_open = state.stream.as_ref().is_some_and(|stream| stream.opened);
+        (if is_open { state.inputs.unsent_bytes() } else { all }, all)
+    }
+
     /// Whether its session is kept in its worker's memory only, as far as is known.
     pub(crate) fn is_in_memory(&self) -> bool {
         self.state.borrow().durability == Some(Durability::Memory)

@@ -8,11 +8,13 @@
 //!       └───────────────────────────────────────────────────────────────────┘
 //!   standing.rs  which workers placement passes over
 //!   homing.rs    sessions that are not where placement wants them are called home, a few at a time
+//!   measured.rs  what waits, and what is not where it belongs: for operators
 //!   recent.rs    what has happened to workers of late
 //!   thefts.rs    sessions that a worker has taken from an owner that had not given them up
 //! ```
 
 mod homing;
+mod measured;
 mod recent;
 mod restless;
 mod standing;
@@ -31,6 +33,7 @@ use single_state_proto::topology::Topology;
 use tokio::sync::Notify;
 
 use self::homing::Homing;
+pub(crate) use self::measured::Measured;
 use self::recent::Recent;
 use self::restless::{Process, Restless};
 pub(crate) use self::standing::{Health, Standing};
@@ -246,12 +249,6 @@ impl Router {
         self.homing.moving(Instant::now())
     }
 
-    /// The slowest link's last round trip; zero without a link.
-    pub(crate) fn round_trip(&self) -> Duration {
-        let links = self.links();
-        links.iter().filter_map(|worker| worker.round_trip()).max().unwrap_or_default()
-    }
-
     // --- where a session goes -------------------------------------------------------------------
 
     /// Where placement sends a session now, or once a worker is there; `None` without any in the
@@ -271,6 +268,10 @@ impl Router {
         let unable = self.that_live(self.restless.borrow().unable(session));
         let home = topology.as_ref()?.owner(&self.key, session, |index| unable.contains(&index))?;
         self.workers.borrow().get(usize::from(home.0)).cloned()
+    }
+
+    fn is_home(&self, worker: &Rc<WorkerLink>, session: &SessionId) -> bool {
+        self.home(session).is_some_and(|home| Rc::ptr_eq(&home, worker))
     }
 
     /// Those of these processes that were not started again since, as far as is known.
@@ -351,8 +352,7 @@ impl Router {
 
     /// A worker has the channel.
     pub(crate) fn attached(&self, worker: &Rc<WorkerLink>, session: &SessionId) {
-        let is_home = self.home(session).is_some_and(|home| Rc::ptr_eq(&home, worker));
-        if is_home {
+        if self.is_home(worker, session) {
             self.homing.forget_hint(session);
         } else {
             self.homing.hint_at(session, worker);

@@ -15,7 +15,7 @@ use single_state_node::link::LinkHandle;
 use single_state_proto::frame::{Hello, Opened, Skipped};
 use single_state_proto::id::{Generation, Incarnation, SessionId, StreamId, WorkerIndex};
 use single_state_proto::key::LinkKeys;
-use single_state_proto::link::Event;
+use single_state_proto::link::{Event, Queued};
 use single_state_proto::topology::Topology;
 use tokio::sync::Notify;
 
@@ -184,6 +184,11 @@ impl WorkerLink {
     /// How long the last PING took to come back, if the link is up.
     pub(crate) fn round_trip(&self) -> Option<Duration> {
         self.up.borrow().as_ref().and_then(|up| up.link.with(|link| link.round_trip()))
+    }
+
+    /// What waits at this end of the link.
+    pub(crate) fn queued(&self) -> Queued {
+        self.up.borrow().as_ref().map_or(Queued::default(), |up| up.link.queued())
     }
 
     /// Its standing in a word.

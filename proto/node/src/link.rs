@@ -20,7 +20,7 @@ use single_state_proto::error::LinkError;
 use single_state_proto::frame::{GoAway, Hello};
 use single_state_proto::id::Incarnation;
 use single_state_proto::key::{LinkKeys, Nonce};
-use single_state_proto::link::{Event, Link, Side, goaway_for};
+use single_state_proto::link::{Event, Link, Queued, Side, goaway_for};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::net::tcp::OwnedWriteHalf;
@@ -112,6 +112,12 @@ impl LinkHandle {
         self.outgoing.is_empty() && !self.link.borrow().wants_transmit()
     }
 
+    /// What waits at this end of it; looks at all streams.
+    pub fn queued(&self) -> Queued {
+        let Queued { unsent, unconsumed } = self.link.borrow().queued();
+        Queued { unsent: unsent + self.outgoing.len() as u64, unconsumed }
+    }
+
     /// When the bytes arrived of which the newest event was made.
     pub fn last_arrival(&self) -> Instant {
         self.link.borrow().last_arrival()
@@ -181,7 +187,7 @@ impl LinkHandle {
                 () = self.flush.notified(), if !writing && !finished => {
                     // Let all that are ready add theirs before the one write.
                     give_way().await;
-                    self.fill(&mut on_event);
+                    self.fill(metrics, &mut on_event);
                     Ok(())
                 }
                 () = &mut timer => {
@@ -202,7 +208,7 @@ impl LinkHandle {
             if !greeted && self.link.borrow().is_active() {
                 // From here on a lifeline may speak, whatever runs before the next flush.
                 greeted = true;
-                self.fill(&mut on_event);
+                self.fill(metrics, &mut on_event);
             }
             if self.link.borrow().wants_transmit() && self.outgoing.is_empty() {
                 self.flush.notify_one();
@@ -223,8 +229,11 @@ impl LinkHandle {
     }
 
     /// Moves what the link wants to send to where it is written from.
-    fn fill(&self, on_event: &mut impl FnMut(Event)) {
-        self.outgoing.fill(&mut self.link.borrow_mut());
+    fn fill(&self, metrics: &LinkMetrics, on_event: &mut impl FnMut(Event)) {
+        let mut link = self.link.borrow_mut();
+        self.outgoing.fill(&mut link);
+        metrics.stalls.inc_by(link.take_stalls());
+        drop(link);
         self.dispatch(on_event);
     }
 

@@ -9,7 +9,6 @@
 
 use std::cell::{Cell, OnceCell, RefCell};
 use std::rc::Rc;
-use std::time::Duration;
 
 use rustc_hash::FxHashMap;
 use single_state_faults::{self as faults, Mutant};
@@ -21,6 +20,7 @@ use single_state_store::{Standing, fresh_epoch};
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
+pub(crate) use self::census::Census;
 use self::contest::Contest;
 use crate::actor::{self, Coroutine, Loaded};
 use crate::history::Deed;
@@ -31,6 +31,7 @@ use crate::resident::{Leave, Poison, Resident, Tab};
 use crate::session::Session;
 use crate::snapshot::Unreadable;
 
+mod census;
 mod contest;
 mod leave;
 mod live;
@@ -249,20 +250,6 @@ impl Registry {
             Entry::Loading(_) => None,
         });
         residents.collect()
-    }
-
-    /// Number of sessions with changes that are not committed, and for how long the oldest of these
-    /// has been waiting.
-    pub(crate) fn dirty(&self) -> (usize, Duration) {
-        let sessions = self.sessions.borrow();
-        let changes = sessions.values().filter_map(|entry| match entry {
-            Entry::Resident(resident) => resident.changed_since(),
-            Entry::Loading(_) => None,
-        });
-        let (count, oldest) = changes.fold((0, None), |(count, oldest), since| {
-            (count + 1, Some(oldest.map_or(since, |oldest: Instant| oldest.min(since))))
-        });
-        (count, oldest.map_or(Duration::ZERO, |since| since.elapsed()))
     }
 
     /// Number of sessions in memory, with those that are being loaded.

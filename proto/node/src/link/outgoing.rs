@@ -41,6 +41,10 @@ impl Outgoing {
         self.lock().bytes.is_empty()
     }
 
+    pub(super) fn len(&self) -> usize {
+        self.lock().bytes.len()
+    }
+
     /// Takes what the link wants to send, unless there is something left from before.
     pub(super) fn fill(&self, link: &mut Link) {
         let mut state = self.lock();
