@@ -24,7 +24,10 @@ pub struct Process {
 }
 
 /// The processes of this test, for [`told`].
-static STARTED: Mutex<Vec<(String, Weak<Mutex<Vec<String>>>)>> = Mutex::new(Vec::new());
+static STARTED: Mutex<Vec<(String, Weak<Printed>)>> = Mutex::new(Vec::new());
+
+/// Lines of a process.
+type Printed = Mutex<Vec<String>>;
 
 /// So many of a process's last lines are told of.
 const TOLD: usize = 20;
@@ -32,7 +35,7 @@ const TOLD: usize = 20;
 /// What a process has printed, and news of more.
 #[derive(Debug, Clone)]
 struct Lines {
-    printed: Arc<Mutex<Vec<String>>>,
+    printed: Arc<Printed>,
     count: watch::Sender<usize>,
 }
 
