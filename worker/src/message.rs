@@ -5,8 +5,9 @@
 //! tags are refused before anything is decoded and every error names it. What a session schedules
 //! or posts to itself travels as MessagePack, which keeps NaN, infinities and bytes that JSON loses.
 
+mod mistake;
+
 use std::borrow::Cow;
-use std::fmt::Display;
 
 use anyhow::{Context as _, Result, anyhow, bail};
 use bytes::Bytes;
@@ -110,22 +111,7 @@ impl<'de> Visitor<'de> for FindTag<'_, 'de> {
 struct Text<'a>(#[serde(borrow)] Cow<'a, str>);
 
 fn decode<T: DeserializeOwned>(text: &[u8], tag: &str) -> Result<T> {
-    serde_json::from_slice(text).map_err(|error| {
-        let sentence = WithoutPosition(&error).to_string();
-        let cut = if shorten(&sentence).len() < sentence.len() { "…" } else { "" };
-        anyhow!("message {:?}: {}{cut}", shorten(tag), shorten(&sentence))
-    })
-}
-
-/// serde's sentence without the position, which means nothing to whoever wrote `{tag: …}` in a page.
-struct WithoutPosition<'a>(&'a serde_json::Error);
-
-impl Display for WithoutPosition<'_> {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let text = self.0.to_string();
-        let position = format!(" at line {} column {}", self.0.line(), self.0.column());
-        f.write_str(text.strip_suffix(&position).unwrap_or(&text))
-    }
+    serde_json::from_slice(text).map_err(|error| anyhow!(mistake::sentence::<T>(text, tag, &error)))
 }
 
 /// `{"tag":"assign","key":…,"value":…}` and where the value begins in it.
@@ -218,10 +204,10 @@ mod tests {
             ("{}", "the message has no \"tag\""),
             (r#"{"tag":3}"#, "the message's \"tag\" is not one string"),
             (r#"{"tag":"_step"}"#, "the tag \"_step\" is reserved"),
-            (r#"{"tag":"wat"}"#, "message \"wat\": unknown variant `wat`"),
+            (r#"{"tag":"wat"}"#, "message \"wat\": the app has no such message"),
             (r#"{"tag":"add"}"#, "message \"add\": missing field `n`"),
-            (r#"{"tag":"add","n":"x"}"#, "message \"add\": invalid type"),
-            (r#"{"tag":"assign","key":1,"value":1}"#, "message \"assign\": invalid type"),
+            (r#"{"tag":"add","n":"x"}"#, "message \"add\", field n: invalid type"),
+            (r#"{"tag":"assign","key":1,"value":1}"#, "message \"assign\", field key: invalid"),
         ] {
             let error = error_of(text);
             assert!(error.starts_with(part), "{text}: {error}");

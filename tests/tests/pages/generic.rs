@@ -86,12 +86,12 @@ async fn mistakes_and_errors_say_what_is_wrong_and_what_can_be_done() -> Result<
     browser.click("#send-run").await?;
 
     // The session's: in the page, and in the terminal with its id.
-    browser.wait_text_that("#error", |text| text.contains("unknown variant")).await?;
-    browser.wait_text_that("#errors", |text| text.contains("unknown variant")).await?;
+    let words = "the app has no such message";
+    browser.wait_text_that("#error", |text| text.contains(words)).await?;
+    browser.wait_text_that("#errors", |text| text.contains(words)).await?;
     browser.wait_text("#send-problem", "").await?;
     let line = dev.gateway.process.wait_for_line(|line| {
-        let tells =
-            line.contains("subtract") && line.contains("mine") && line.contains("unknown variant");
+        let tells = ["subtract", "mine", words].iter().all(|part| line.contains(part));
         tells.then(|| line.to_owned())
     });
     line.await?;
