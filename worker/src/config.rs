@@ -470,6 +470,13 @@ mod tests {
     }
 
     #[test]
+    fn a_flag_that_is_like_no_other_is_not_taken_for_one() {
+        let mistakes = check_line("worker --worker 2", "host").unwrap_err();
+        let sentence = "there is no flag '--worker'; --help lists those there are";
+        assert_eq!(mistakes.sentences(), [sentence]);
+    }
+
+    #[test]
     fn index_auto_is_the_ordinal_at_the_end_of_the_host_name() {
         let index = |host| check_line("worker --index auto", host).map(|c| c.index.0);
         assert_eq!(index("worker-12").unwrap(), 12);

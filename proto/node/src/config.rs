@@ -88,6 +88,7 @@ pub enum Parsed<A> {
 pub fn parse<A: clap::Parser>(args: impl IntoIterator<Item = OsString>) -> Parsed<A> {
     let mut args: Vec<OsString> = args.into_iter().collect();
     let mut mistakes = Mistakes::default();
+    let command = A::command();
     loop {
         let error = match A::try_parse_from(&args) {
             Ok(arguments) => return Parsed::Arguments(arguments, mistakes),
@@ -98,18 +99,30 @@ pub fn parse<A: clap::Parser>(args: impl IntoIterator<Item = OsString>) -> Parse
             let _ = error.print();
             return Parsed::Exit(ExitCode::from(exit::CLEAN));
         }
-        mistakes.add(sentence(&error));
+        mistakes.add(sentence(&error, called(&command, &args)));
         if !drop_argument(&mut args, &error) {
-            let program = A::command().get_name().to_owned();
-            return Parsed::Exit(mistakes.report(&program));
+            return Parsed::Exit(mistakes.report(command.get_name()));
         }
     }
 }
 
-/// The first paragraph of clap's message, without its own heading, and its tip if it has one.
-fn sentence(error: &clap::Error) -> String {
-    if error.kind() == ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand {
-        return "say what to do: a command is missing".to_owned();
+/// The innermost subcommand that the arguments name.
+fn called<'a>(command: &'a clap::Command, args: &[OsString]) -> &'a clap::Command {
+    args.iter().skip(1).fold(command, |called, arg| called.find_subcommand(arg).unwrap_or(called))
+}
+
+/// What to do about one mistake: our own words where clap's tips mislead, else its first paragraph,
+/// without its own heading, and its tip if it has one.
+fn sentence(error: &clap::Error, command: &clap::Command) -> String {
+    let given = error.get(ContextKind::InvalidArg);
+    match (error.kind(), given) {
+        (ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand, _) => {
+            return "say what to do: a command is missing".to_owned();
+        }
+        (ErrorKind::UnknownArgument, Some(ContextValue::String(given))) => {
+            return unknown(given, error, command);
+        }
+        _ => {}
     }
     let text = error.to_string();
     let mut paragraphs = text.split("\n\n");
@@ -118,6 +131,33 @@ fn sentence(error: &clap::Error) -> String {
     let tip = paragraphs.next().filter(|paragraph| paragraph.trim_start().starts_with("tip:"));
     let words = first.split_whitespace().chain(tip.unwrap_or_default().split_whitespace());
     words.collect::<Vec<_>>().join(" ").replace(" tip:", "; tip:")
+}
+
+/// Of an argument that nothing takes. That it could be passed on after `--`, as clap says of flags
+/// too, is the way only for the command of another program.
+fn unknown(given: &str, error: &clap::Error, command: &clap::Command) -> String {
+    if given.starts_with('-') {
+        return match error.get(ContextKind::SuggestedArg) {
+            Some(ContextValue::String(known)) if are_alike(given, known) => {
+                format!("there is no flag '{given}'; did you mean '{known}'?")
+            }
+            _ => format!("there is no flag '{given}'; --help lists those there are"),
+        };
+    }
+    let is_last = |argument: &&clap::Arg| argument.is_last_set();
+    match command.get_positionals().find(is_last).and_then(|last| last.get_value_names()) {
+        Some([name, ..]) => {
+            let name = name.to_lowercase();
+            format!("'{given}' is no flag; put the {name} after `--`, as in `-- {given}`")
+        }
+        _ => format!("'{given}' is no flag, and no value of one; leave it out"),
+    }
+}
+
+/// Whether one may be the other, misspelt. Clap finds `--store` in `--worker`.
+fn are_alike(given: &str, known: &str) -> bool {
+    let [given, known] = [given, known].map(|flag| flag.trim_start_matches('-'));
+    strsim::normalized_damerau_levenshtein(given, known) > 0.6
 }
 
 /// Removes the argument that clap does not know, or the flag that has no value; `false` when it is
@@ -179,7 +219,35 @@ mod tests {
     #[test]
     fn a_misspelt_flag_is_told_the_right_one() {
         let (_, mistakes) = parse_line("sample --cuont 3");
-        assert!(mistakes.sentences()[0].contains("'--count'"), "{:?}", mistakes.sentences());
+        assert_eq!(mistakes.sentences(), ["there is no flag '--cuont'; did you mean '--count'?"]);
+    }
+
+    #[derive(Debug, clap::Parser)]
+    #[command(name = "sample")]
+    enum Commands {
+        Dev {
+            #[arg(long, default_value = "3")]
+            workers: String,
+            #[arg(last = true, value_name = "WORKER COMMAND")]
+            command: Vec<OsString>,
+        },
+    }
+
+    #[test]
+    fn what_belongs_after_two_dashes_is_told_so_and_a_flag_is_not() {
+        let sentences = |line: &str| match parse::<Commands>(line.split(' ').map(OsString::from)) {
+            Parsed::Arguments(Commands::Dev { workers, command }, mistakes) => {
+                assert_eq!((workers.as_str(), command.len()), ("3", 0));
+                mistakes.sentences().to_vec()
+            }
+            Parsed::Exit(_) => panic!("{line} must give arguments"),
+        };
+        let flag = "there is no flag '--worker'; did you mean '--workers'?";
+        assert_eq!(sentences("sample dev --worker 2"), [flag]);
+        let other = "there is no flag '--store'; --help lists those there are";
+        assert_eq!(sentences("sample dev --store x"), [other]);
+        let program = "'bin/app' is no flag; put the worker command after `--`, as in `-- bin/app`";
+        assert_eq!(sentences("sample dev bin/app"), [program]);
     }
 
     #[test]
