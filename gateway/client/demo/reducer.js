@@ -1,7 +1,7 @@
 // The page's whole state, and what each message does to it: the session's messages, and the page's
 // own, whose tags begin with `_` (such tags never come from a session). Pure.
 
-import { QUIET, heard, listed, replaced } from "./handoffs.js";
+import { MOST, QUIET, heard, listed, replaced } from "./handoffs.js";
 
 /** @typedef {import("../message.js").Message} Message */
 /** @typedef {import("./handoffs.js").Handoff} Handoff */
@@ -18,10 +18,10 @@ import { QUIET, heard, listed, replaced } from "./handoffs.js";
  */
 
 /**
- * The session has another owner than before.
+ * The session has another owner than before. A worker that died is soon back, and so is its session:
+ * that it was elsewhere is told as long as nobody has read it.
  * @typedef {object} Change
- * @property {Owner} from
- * @property {Owner} to
+ * @property {readonly Owner[]} owners the one before, and those since; the last ones
  * @property {boolean} lost it started again from nothing: what it held was not saved
  */
 
@@ -174,7 +174,7 @@ function located(state, owner) {
 }
 
 /**
- * A loss that nobody has read yet is not hidden by what follows it.
+ * What nobody has read yet is not hidden by what follows it.
  *
  * @param {Change | null} unread
  * @param {Owner} from
@@ -183,7 +183,7 @@ function located(state, owner) {
  */
 function changed(unread, from, to) {
   const lost = from.born !== to.born || (unread?.lost ?? false);
-  return { from, to, lost };
+  return { owners: [...(unread?.owners ?? [from]), to].slice(-MOST), lost };
 }
 
 /**

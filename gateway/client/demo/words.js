@@ -100,12 +100,15 @@ export function ownerInWords({ owner }) {
   return `session ${owner.session} on worker ${owner.worker}, process ${owner.process}`;
 }
 
+/** Of more workers in a row, only the last are told. */
+const WORKERS_TOLD = 3;
+
 /**
  * @param {Change} change
  * @returns {string}
  */
-export function changeInWords({ from, to, lost }) {
-  const what = happening(from, to);
+export function changeInWords({ owners, lost }) {
+  const what = happening(owners);
   if (lost) {
     return (
       `${what}, and your session started again from nothing: what it held was not saved ` +
@@ -115,16 +118,19 @@ export function changeInWords({ from, to, lost }) {
   return `${what}. Your session went on from where it was last saved.`;
 }
 
-/**
- * @param {Change["from"]} from
- * @param {Change["to"]} to
- */
-function happening(from, to) {
-  if (from.worker !== to.worker) {
-    return `Your session moved from worker ${from.worker} to worker ${to.worker}`;
+/** @param {Change["owners"]} owners */
+function happening(owners) {
+  const workers = owners.map(({ worker }) => worker);
+  const moves = workers.filter((worker, i) => worker !== workers[i - 1]).slice(-WORKERS_TOLD);
+  const [first, next, last] = moves;
+  if (next !== undefined) {
+    const moved = `Your session moved from worker ${first} to worker ${next}`;
+    if (last === undefined) return moved;
+    return last === first ? `${moved} and back` : `${moved} and on to worker ${last}`;
   }
-  if (from.process !== to.process) return `Worker ${to.worker} was restarted`;
-  return `Worker ${to.worker} has loaded your session again`;
+  const [before, now] = owners.slice(-2);
+  if (before.process !== now.process) return `Worker ${now.worker} was restarted`;
+  return `Worker ${now.worker} has loaded your session again`;
 }
 
 /**

@@ -90,6 +90,18 @@ test("a move to another worker, and a fresh load by the same process, are told a
   assert.match(loaded?.words ?? "", /^Worker 0 has loaded your session again\./);
 });
 
+test("a session that was elsewhere while its worker was away is told both, until dismissed", () => {
+  const away = [where(), where({ worker: 1, process: 8, epoch: 2 })];
+  const home = where({ process: 9, epoch: 3 });
+  assert.match(said(...away, home)?.words ?? "", /^Your session moved from worker 0 to worker 1 and back\./);
+  const read = said(...away, { tag: "_dismiss_change" }, home);
+  assert.match(read?.words ?? "", /^Your session moved from worker 1 to worker 0\./);
+  const further = said(...away, where({ worker: 2, process: 9, epoch: 3 }));
+  assert.match(further?.words ?? "", /^Your session moved from worker 0 to worker 1 and on to worker 2\./);
+  const again = said(...away, home, where({ worker: 1, process: 10, epoch: 4 }));
+  assert.match(again?.words ?? "", /^Your session moved from worker 1 to worker 0 and back\./);
+});
+
 test("a session that began anew is a loss, also when the page learns of it late", () => {
   const change = said(where(), where({ process: 8, epoch: 2, born: "b" }));
   assert.match(change?.words ?? "", /^Worker 0 was restarted, and your session started again from nothing/);

@@ -90,10 +90,36 @@ async fn a_page_says_that_nothing_can_be_saved_until_it_can() -> Result<()> {
     browser.wait_until("!document.getElementById('trouble')").await
 }
 
+#[tokio::test]
+async fn a_page_whose_worker_was_away_is_told_where_its_session_was_and_that_it_is_back()
+-> Result<()> {
+    let folder = TempDir::with_prefix("single-state-trouble-")?;
+    let mut cluster = workers(&folder, 2).await?;
+    let session = cluster.session_on(0, "anna");
+    let browser = Chromium::start().await?;
+    browser.goto(&format!("http://{}/?session={session}", cluster.gateway.address)).await?;
+    assert_eq!(owner(&browser).await?.1, 0);
+
+    cluster.kill_worker(0).await?;
+    browser.wait_text_that("#where-worker", |text| text.starts_with("1, process ")).await?;
+    cluster.restart_worker(0).await?;
+    browser.wait_text_that("#where-worker", |text| text.starts_with("0, process ")).await?;
+    let words = "Your session moved from worker 0 to worker 1 and back.";
+    browser.wait_text_that("#notice", |text| text.starts_with(words)).await?;
+    let handoffs = browser.text("#handoffs").await?;
+    let [away, home] = ["from worker 0 to worker 1", "from worker 1 to worker 0"];
+    assert!(handoffs.contains(away) && handoffs.contains(home), "{handoffs}");
+    Ok(())
+}
+
 /// In `gateway run`, with sessions in SQLite.
 async fn one_worker(folder: &TempDir) -> Result<Cluster> {
+    workers(folder, 1).await
+}
+
+async fn workers(folder: &TempDir, workers: usize) -> Result<Cluster> {
     let store = format!("sqlite:{}", file(folder)?);
-    let options = Options { workers: 1, ..Options::default() };
+    let options = Options { workers, ..Options::default() };
     Cluster::start(options.store(&store).gateway_flag("--vendor", vendor()?)).await
 }
 
