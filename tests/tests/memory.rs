@@ -214,6 +214,8 @@ async fn a_state_that_cannot_be_read_is_reset_where_that_is_wanted() -> Result<(
     let error = browser.receive_where(|message| message["tag"] == "error").await?;
     let text = "this session's saved state could not be read, so it starts from nothing";
     assert_eq!(error["error"], text);
+    let details = error["details"].as_str().unwrap_or_default();
+    assert!(details.contains("it was marked as unreadable; a new field needs"), "{details}");
     append(&mut browser, 2, 1).await?;
     assert_eq!(list(&mut browser).await?, json!([2]));
     Ok(())

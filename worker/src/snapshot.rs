@@ -97,10 +97,15 @@ pub(crate) enum Unreadable {
     Codec(u16),
     #[error("its snapshot does not fit this build: {0}")]
     Library(String),
-    #[error("its state, saved by version {from} of the app, does not fit version {to}: {error}")]
+    #[error(
+        "its state, saved by version {from} of the app, does not fit version {to}: {error}; a new \
+         field needs #[serde(default)], Session::migrate reads any other older form"
+    )]
     App { from: u32, to: u32, error: String },
     #[error(
-        "its state does not fit the app, which has changed without raising Session::VERSION: {0}"
+        "its state does not fit the app, which has changed without raising Session::VERSION: {0}; \
+         a new field needs #[serde(default)], after any other change raise VERSION and read the \
+         older form in Session::migrate"
     )]
     Changed(String),
 }
@@ -300,6 +305,17 @@ mod tests {
         let checksum = crc32fast::hash(&other[CHECKSUM..]).to_le_bytes();
         other[..CHECKSUM].copy_from_slice(&checksum);
         assert!(matches!(decode(CODEC, &other), Err(Unreadable::Library(_))));
+    }
+
+    #[test]
+    fn a_state_that_does_not_fit_tells_its_author_what_to_change() {
+        let error = "missing field `x`".to_owned();
+        let app = Unreadable::App { from: 1, to: 2, error: error.clone() };
+        for sentence in [Unreadable::Changed(error).to_string(), app.to_string()] {
+            for part in ["missing field `x`", "#[serde(default)]", "Session::migrate"] {
+                assert!(sentence.contains(part), "{part} is missing in: {sentence}");
+            }
+        }
     }
 
     #[test]

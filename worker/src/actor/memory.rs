@@ -72,10 +72,15 @@ fn check<S: Session>(resident: &Resident, bytes: &Bytes) {
         read::<S>(&Saved::new(bytes.slice_ref(app)), S::VERSION).map(drop)
     };
     if let Err(error) = read_back() {
+        // It was written just now by the very same app.
+        let error = match error {
+            Unreadable::Changed(error) => error,
+            other => other.to_string(),
+        };
         let session = resident.id.as_str();
-        tracing::error!(session.id = session, %error, "a saved state cannot be read back");
+        tracing::error!(session.id = session, error, "a saved state cannot be read back");
         let text = "this session's state was saved, but it cannot be read back";
-        let body = message::error(text, &error.to_string());
+        let body = message::error(text, &error);
         resident.with_log(|log| log.event(false, body, Leaves::Unconfirmed));
     } else if bytes.len() > LARGE_STATE && resident.is_first_large() {
         tracing::warn!(
