@@ -72,7 +72,7 @@ async fn develop(
     let gateway = Gateway::bind(config.with_topologies(topologies, supervisor.admins())).await?;
     let gateway = gateway.obey_pages(handle.clone());
     let (browsers, admin) = (gateway.address()?, gateway.admin_address()?);
-    println!("single-state is at http://{browsers}/ (status at http://{admin}/status)");
+    println!("open http://{browsers}/ in a browser (for operators: status page http://{admin}/)");
 
     let (mut draining, mut stopping) = (phase.clone(), phase.clone());
     tokio::task::spawn_local(async move {

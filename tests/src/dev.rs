@@ -225,9 +225,9 @@ impl Dev {
 
 /// Addresses of the browsers' and the operators' listeners in the line that `gateway dev` prints.
 pub fn addresses_in(line: &str) -> Option<(String, String)> {
-    let line = line.strip_prefix("single-state is at http://")?;
-    let (address, rest) = line.split_once("/ (status at http://")?;
-    Some((address.to_owned(), rest.strip_suffix("/status)")?.to_owned()))
+    let line = line.strip_prefix("open http://")?;
+    let (address, rest) = line.split_once("/ in a browser (for operators: status page http://")?;
+    Some((address.to_owned(), rest.strip_suffix("/)")?.to_owned()))
 }
 
 /// Whether a process runs: one that has ended but was not yet waited for does not.

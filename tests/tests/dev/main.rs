@@ -35,6 +35,8 @@ async fn stdout_is_one_line_with_the_addresses() -> Result<()> {
     let (address, admin) = addresses_in(&line).with_context(|| format!("addresses in {line}"))?;
     assert_eq!(http_get(&address, "/").await?.0, 200);
     assert_eq!(http_get(&admin, "/livez").await?.0, 200);
+    let (status, page) = http_get(&admin, "/").await?;
+    assert!(status == 200 && page.contains("<title>"), "a page for people: {page}");
     let mut browser = Browser::connect(&format!("ws://{address}/ws")).await?;
     browser.ask(json!({"tag": "broken"})).await?;
     browser.close().await?;
