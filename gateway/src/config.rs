@@ -240,7 +240,7 @@ impl Config {
     #[must_use]
     pub fn with_topologies(
         self,
-        topologies: watch::Receiver<Topology>,
+        topologies: watch::Receiver<Option<Topology>>,
         admins: watch::Receiver<Vec<SocketAddr>>,
     ) -> Self {
         let worker_admins = WorkerAdmins::Told(admins);

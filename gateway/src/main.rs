@@ -68,7 +68,7 @@ async fn develop(
 ) -> Result<(), Failure> {
     let supervisor = Supervisor::bind(options)?;
     let handle = supervisor.handle();
-    let topologies = number(supervisor.addresses())?;
+    let topologies = number(supervisor.addresses());
     let gateway = Gateway::bind(config.with_topologies(topologies, supervisor.admins())).await?;
     let gateway = gateway.obey_pages(handle.clone());
     let (browsers, admin) = (gateway.address()?, gateway.admin_address()?);
@@ -85,26 +85,24 @@ async fn develop(
     Ok(gateway.await??)
 }
 
-/// A topology for each list of addresses, with rising generations.
-fn number(
-    mut addresses: watch::Receiver<Vec<SocketAddr>>,
-) -> Result<watch::Receiver<Topology>, Failure> {
-    let topology = |generation, addresses: &[SocketAddr]| {
-        let workers = addresses.iter().map(ToString::to_string).collect();
-        Topology::new(Generation(generation), Placement::default(), workers)
-    };
-    let (topologies, receiver) =
-        watch::channel(topology(1, &addresses.borrow_and_update().clone())?);
+/// A topology for each list of addresses, with rising generations; none before there are workers.
+fn number(mut addresses: watch::Receiver<Vec<SocketAddr>>) -> watch::Receiver<Option<Topology>> {
+    let (topologies, receiver) = watch::channel(None);
     tokio::task::spawn_local(async move {
-        for generation in 2.. {
+        for generation in 1.. {
+            let workers: Vec<_> =
+                addresses.borrow_and_update().iter().map(ToString::to_string).collect();
+            let topology = Topology::new(Generation(generation), Placement::default(), workers);
+            // These are addresses of sockets, all different.
+            if let Ok(topology) = topology
+                && !topology.workers().is_empty()
+            {
+                topologies.send_replace(Some(topology));
+            }
             if addresses.changed().await.is_err() {
                 return;
             }
-            // These are addresses of sockets, all different.
-            if let Ok(next) = topology(generation, &addresses.borrow_and_update().clone()) {
-                topologies.send_replace(next);
-            }
         }
     });
-    Ok(receiver)
+    receiver
 }

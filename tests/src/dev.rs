@@ -94,11 +94,16 @@ impl Project {
 
     /// Starts a `gateway dev` on free ports; waits until the gateway has reached all workers.
     pub async fn start(command: Command) -> Result<Dev> {
-        let process = Process::spawn("gateway dev", command)?;
-        let (address, admin) = process.wait_for_line(addresses_in).await?;
-        let dev = Dev { gateway: Node { process, address, admin } };
+        let dev = Self::begin(command).await?;
         dev.wait_until_up().await?;
         Ok(dev)
+    }
+
+    /// The same, when it has said its addresses: there may be no workers yet.
+    pub async fn begin(command: Command) -> Result<Dev> {
+        let process = Process::spawn("gateway dev", command)?;
+        let (address, admin) = process.wait_for_line(addresses_in).await?;
+        Ok(Dev { gateway: Node { process, address, admin } })
     }
 
     /// Runs a `gateway` command that ends by itself: exit code, stdout and stderr.
@@ -215,9 +220,14 @@ impl Dev {
         .with_context(|| format!("the output of `gateway dev`:\n{}", self.gateway.process.output()))
     }
 
-    async fn wait_until_up(&self) -> Result<()> {
+    /// Waits until all workers are up, of which there is one at least.
+    pub async fn wait_until_up(&self) -> Result<()> {
         self.wait_for_status(|status| {
-            status["workers"].as_array().into_iter().flatten().all(|worker| worker["state"] == "up")
+            let workers = status["workers"].as_array();
+            // There are none before they were started, which may be after a build.
+            workers.is_some_and(|workers| {
+                !workers.is_empty() && workers.iter().all(|worker| worker["state"] == "up")
+            })
         })
         .await
     }

@@ -54,6 +54,7 @@ impl Supervisor {
                 project.display()
             )),
         }
+        self.say("building; the workers are started when that is done");
         self.ask_for_build();
     }
 

@@ -37,7 +37,7 @@ pub struct Supervisor {
     pub(crate) tasks: JoinSet<Event>,
     /// By index; those beyond the wanted number are leaving.
     pub(crate) slots: Vec<Slot>,
-    /// Where the wanted workers are.
+    /// Where the wanted workers are, once they have been started.
     pub(crate) addresses: watch::Sender<Vec<SocketAddr>>,
     /// Where these tell operators of themselves.
     pub(crate) admins: watch::Sender<Vec<SocketAddr>>,
@@ -118,8 +118,8 @@ impl Supervisor {
             printer,
             builds: Builds::default(),
             tasks: JoinSet::new(),
-            addresses: watch::Sender::new(slots.iter().map(|slot| slot.link).collect()),
-            admins: watch::Sender::new(slots.iter().map(|slot| slot.admin).collect()),
+            addresses: watch::Sender::default(),
+            admins: watch::Sender::default(),
             slots,
             phase: Phase::Starting,
             failure: None,
@@ -129,6 +129,7 @@ impl Supervisor {
     }
 
     /// Where gateways reach the workers, in the order of their indices; changes with their number.
+    /// None as long as none was started: while the first build runs there is nobody to be dialled.
     pub fn addresses(&self) -> watch::Receiver<Vec<SocketAddr>> {
         self.addresses.subscribe()
     }

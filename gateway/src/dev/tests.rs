@@ -40,7 +40,8 @@ impl Dev {
         let (printer, output) = Printer::memory();
         let supervisor = Supervisor::with_printer(options, printer).unwrap();
         let (shutdown, asked) = oneshot::channel();
-        let (handle, addresses) = (supervisor.handle(), supervisor.addresses().borrow().clone());
+        let handle = supervisor.handle();
+        let addresses = supervisor.slots.iter().map(|slot| slot.link).collect();
         let run = spawn_local(supervisor.run(async { drop(asked.await) }));
         Self { handle, addresses, output, shutdown: Some(shutdown), run }
     }

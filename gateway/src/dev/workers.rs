@@ -37,6 +37,15 @@ impl Supervisor {
                 return;
             }
         }
+        self.announce();
+    }
+
+    /// Tells gateways where the wanted workers are.
+    fn announce(&self) {
+        let wanted = self.slots.iter().take(self.options.workers as usize);
+        let (links, admins) = wanted.map(|slot| (slot.link, slot.admin)).unzip();
+        self.admins.send_replace(admins);
+        self.addresses.send_replace(links);
     }
 
     fn start(&mut self, index: u32) -> Result<(), DevError> {
@@ -185,10 +194,7 @@ impl Supervisor {
             let (done, _) = oneshot::channel();
             self.restart(index, done);
         }
-        let wanted = self.slots.iter().take(workers as usize);
-        let (links, admins) = wanted.map(|slot| (slot.link, slot.admin)).unzip();
-        self.admins.send_replace(admins);
-        self.addresses.send_replace(links);
+        self.announce();
         for slot in self.slots.iter_mut().skip(workers as usize) {
             slot.end(Ending::Gently);
         }

@@ -30,8 +30,8 @@ pub(crate) enum Source {
     Static(Topology),
     /// A JSON document that is read again when it changes.
     File(File),
-    /// Whoever started the gateway, in the same process.
-    Told(watch::Receiver<Topology>),
+    /// Whoever started the gateway, in the same process, and starts the workers first.
+    Told(watch::Receiver<Option<Topology>>),
     /// What Kubernetes runs.
     #[cfg(feature = "kubernetes")]
     Kubernetes(Workers),
@@ -56,7 +56,9 @@ impl Source {
         match self {
             Self::Static(topology) => Ok(topology),
             Self::File(file) => file.read(),
-            Self::Told(told) => Ok(told.borrow().clone()),
+            Self::Told(told) => {
+                told.borrow().clone().ok_or_else(|| "no worker was started yet".to_owned())
+            }
             #[cfg(feature = "kubernetes")]
             Self::Kubernetes(workers) => workers.read().await,
         }
@@ -76,7 +78,8 @@ pub(crate) async fn follow(source: Source, mut on_change: impl FnMut(Topology)) 
         Source::Static(topology) => offer(Ok(topology)),
         Source::File(file) => file.watch(offer).await,
         Source::Told(mut told) => loop {
-            offer(Ok(told.borrow_and_update().clone()));
+            let topology = told.borrow_and_update().clone();
+            topology.into_iter().for_each(|topology| offer(Ok(topology)));
             if told.changed().await.is_err() {
                 break;
             }

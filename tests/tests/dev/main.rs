@@ -210,6 +210,28 @@ async fn a_changed_source_is_built_and_a_failing_build_leaves_the_workers_as_the
     Ok(())
 }
 
+#[tokio::test]
+async fn during_the_first_build_nobody_is_missed_and_pages_wait_for_its_end() -> Result<()> {
+    let project = Project::new().await?;
+    // The build ends when the test says so.
+    let build = "while ! test -e .go; do sleep 0.01; done";
+    let dev = ["dev", "--listen", "127.0.0.1:0", "--build", build, "--", "bin/worker"];
+    let dev = Project::begin(project.gateway(&dev)).await?;
+    let says = "dev | building; the workers are started when that is done";
+    dev.gateway.process.wait_for_line(|line| (line == says).then_some(())).await?;
+    assert_eq!(dev.gateway.status().await?["workers"], json!([]), "nobody is dialled");
+    let mut browser = Browser::connect(&dev.socket("")).await?;
+    browser.send(json!({"tag": "append", "item": "early"})).await?;
+
+    project.write(".go", "")?;
+    browser.wait_for("count", &json!(1)).await?;
+    dev.wait_until_up().await?;
+    let output = dev.stop().await?;
+    assert_eq!(output.lines().filter(|line| *line == says).count(), 1, "{output}");
+    assert!(!output.contains("not reached"), "{output}");
+    Ok(())
+}
+
 /// One browser for each worker, so that no worker's restart goes unnoticed.
 async fn browsers_of_all_workers(dev: &Dev) -> Result<Vec<Browser>> {
     let (mut owners, mut browsers) = (BTreeSet::new(), Vec::new());

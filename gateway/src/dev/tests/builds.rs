@@ -26,7 +26,10 @@ fn the_workers_start_after_the_first_build() {
         save(&folder, "source", VERSION_1);
         let dev = Dev::start(project(&folder, INSTALL));
         dev.line("worker 0 | version 1", 1).await;
-        assert!(dev.end().await.starts_with("build | building\ndev | worker 0 is process "));
+        let output = dev.end().await;
+        let begin = "dev | building; the workers are started when that is done\n\
+                     build | building\ndev | worker 0 is process ";
+        assert!(output.starts_with(begin), "{output}");
     });
 }
 
