@@ -29,6 +29,7 @@ use crate::history::History;
 use crate::host::Host;
 use crate::link::Gateways;
 use crate::operate;
+use crate::panics;
 use crate::registry::Registry;
 use crate::session::Session;
 use crate::watchdog::{self, Links, Watchdog};
@@ -120,6 +121,9 @@ impl App {
             Err(code) => return code,
         };
         log::start(config.log_format, &config.log_filter);
+        if !config.full_traces {
+            panics::shorten_traces();
+        }
         let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
             Ok(runtime) => runtime,
             Err(error) => return exit::failed(&error),

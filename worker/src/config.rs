@@ -235,6 +235,8 @@ pub(crate) struct Config {
     pub(crate) history: Option<String>,
     pub(crate) log_format: Format,
     pub(crate) log_filter: String,
+    /// The variable RUST_BACKTRACE asks for whatever there is.
+    pub(crate) full_traces: bool,
 }
 
 impl std::fmt::Debug for Config {
@@ -251,7 +253,10 @@ pub(crate) fn read(
     match parse::<Args>(args) {
         Parsed::Arguments(args, mistakes) => {
             let host = rustix::system::uname().nodename().to_string_lossy().into_owned();
-            check(args, app, &host, mistakes).map_err(|mistakes| mistakes.report("worker"))
+            let config = check(args, app, &host, mistakes);
+            let config = config.map_err(|mistakes| mistakes.report("worker"))?;
+            let full_traces = std::env::var_os("RUST_BACKTRACE").is_some_and(|is| is == "full");
+            Ok(Config { full_traces, ..config })
         }
         Parsed::Exit(code) => Err(code),
     }
@@ -294,6 +299,7 @@ fn check(
             history: args.history,
             log_format: log_format?,
             log_filter: args.log,
+            full_traces: false,
         })
     })();
     mistakes.into_result(config)

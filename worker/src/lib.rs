@@ -116,6 +116,7 @@ mod metrics;
 mod operate;
 mod output;
 mod ownership;
+mod panics;
 mod registry;
 mod resident;
 mod running;

@@ -63,6 +63,32 @@ async fn lines_of_workers_are_on_stderr_and_say_whose_they_are() -> Result<()> {
     dev.gateway.process.wait_for_line(listens).await
 }
 
+#[tokio::test]
+async fn a_panic_is_told_with_its_place_the_apps_own_frames_and_its_session() -> Result<()> {
+    let project = Project::with_worker(&program("fixture")).await?;
+    let mut command =
+        project.gateway(&["dev", "--listen", "127.0.0.1:0", "--workers", "1", "--", "bin/worker"]);
+    command.env("RUST_BACKTRACE", "1");
+    let dev = Project::start(command).await?;
+    let mut browser = Browser::connect(&dev.socket("?session=anna")).await?;
+    browser.send(json!({"tag": "panic"})).await?;
+    let told = dev.gateway.process.wait_for_line(|line| {
+        let is_it = line.contains("handler panicked") && line.contains("anna");
+        is_it.then(|| line.to_owned())
+    });
+    told.await?;
+
+    let output = dev.gateway.process.output();
+    let lines = output.lines().filter_map(|line| line.strip_prefix("worker 0 | "));
+    let mut lines = lines.skip_while(|line| !line.starts_with("the app panicked at "));
+    let place = lines.next().unwrap_or_default();
+    assert!(place.contains("fixture/main.rs:"), "{output}");
+    let frames: Vec<_> = lines.take_while(|line| line.starts_with("    at ")).collect();
+    assert!(matches!(frames[..], [frame] if frame.contains("fixture/main.rs:")), "{output}");
+    assert!(output.contains("RUST_BACKTRACE=full") && !output.contains("tokio"), "{output}");
+    Ok(())
+}
+
 // The end.
 
 #[tokio::test]

@@ -34,7 +34,7 @@ use crate::timers::{Planned, Timers};
 mod call;
 mod memory;
 
-pub(crate) use self::call::report;
+pub(crate) use self::call::{panic_text, report};
 
 /// While the store is away, what depends on it is tried again so often.
 const STORE_RETRY: Duration = Duration::from_millis(500);
