@@ -158,6 +158,13 @@ async fn work<S: Session>(
     let index = config.index.0;
     tracing::info!(worker.index = index, listen = %links, admin_listen = %probes, "worker listens");
 
+    if let Some(program) = &config.started_bare {
+        tracing::info!(
+            "this worker waits for a gateway, and only a gateway serves browsers: to try the app, \
+             end it and run `gateway dev -- {program}`"
+        );
+    }
+
     start_chores(&node, &config);
     let stdin_ended = Rc::new(Notify::new());
     if config.exit_with_stdin {

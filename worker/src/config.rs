@@ -235,6 +235,8 @@ pub(crate) struct Config {
     pub(crate) history: Option<String>,
     pub(crate) log_format: Format,
     pub(crate) log_filter: String,
+    /// The program, if nobody has told it anything: who starts it so may take it for the whole app.
+    pub(crate) started_bare: Option<String>,
     /// The variable RUST_BACKTRACE asks for whatever there is.
     pub(crate) full_traces: bool,
 }
@@ -250,16 +252,25 @@ pub(crate) fn read(
     args: impl IntoIterator<Item = OsString>,
     app: Durability,
 ) -> Result<Config, ExitCode> {
+    let args: Vec<_> = args.into_iter().collect();
+    let started_bare = bare(&args, std::env::vars_os().map(|(name, _)| name));
     match parse::<Args>(args) {
         Parsed::Arguments(args, mistakes) => {
             let host = rustix::system::uname().nodename().to_string_lossy().into_owned();
             let config = check(args, app, &host, mistakes);
             let config = config.map_err(|mistakes| mistakes.report("worker"))?;
             let full_traces = std::env::var_os("RUST_BACKTRACE").is_some_and(|is| is == "full");
-            Ok(Config { full_traces, ..config })
+            Ok(Config { started_bare, full_traces, ..config })
         }
         Parsed::Exit(code) => Err(code),
     }
+}
+
+/// The program that was started, if neither a flag nor a variable of ours tells it anything.
+fn bare(args: &[OsString], mut variables: impl Iterator<Item = OsString>) -> Option<String> {
+    let is_ours = |name: OsString| name.to_string_lossy().starts_with("SINGLE_STATE_");
+    let [program] = args else { return None };
+    (!variables.any(is_ours)).then(|| program.to_string_lossy().into_owned())
 }
 
 fn check(
@@ -299,6 +310,7 @@ fn check(
             history: args.history,
             log_format: log_format?,
             log_filter: args.log,
+            started_bare: None,
             full_traces: false,
         })
     })();
@@ -480,6 +492,17 @@ mod tests {
         let mistakes = check_line("worker --worker 2", "host").unwrap_err();
         let sentence = "there is no flag '--worker'; --help lists those there are";
         assert_eq!(mistakes.sentences(), [sentence]);
+    }
+
+    #[test]
+    fn a_program_is_started_bare_when_neither_flags_nor_variables_tell_it_anything() {
+        let bare = |line: &str, variable: &str| {
+            let args: Vec<_> = line.split(' ').map(OsString::from).collect();
+            bare(&args, [OsString::from("HOME"), variable.into()].into_iter())
+        };
+        assert_eq!(bare("target/debug/app", "PATH").as_deref(), Some("target/debug/app"));
+        assert_eq!(bare("target/debug/app --index 0", "PATH"), None);
+        assert_eq!(bare("target/debug/app", "SINGLE_STATE_INDEX"), None);
     }
 
     #[test]
