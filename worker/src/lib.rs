@@ -66,6 +66,33 @@
 //! `/client/generic/`. Three apps to read are in `worker/examples/`: a counter, text that is streamed
 //! and can be cancelled, and a classifier of uploaded files.
 //!
+//! # What a handler can do
+//!
+//! | to | it calls |
+//! |---|---|
+//! | set what every tab shows, now and when it connects later | [`Context::assign`], for progress bars [`Context::progress`] |
+//! | tell the tabs that are there | [`Context::send`], [`Context::send_binary`] |
+//! | do long work in steps that users can interrupt | [`Context::schedule`], [`Context::unschedule`] |
+//! | keep a CPU busy | [`Context::compute`] |
+//! | wait for a slow service beside the session | [`Context::spawn`] with [`Context::poster`], [`Context::cancel`] |
+//! | use what was loaded once for all | [`App::new`], [`Context::shared`] |
+//! | keep an upload without saving it again and again | [`Context::keep`], [`Context::kept`], [`Context::forget`] |
+//! | call the outside once, also when it is called again after a crash | [`Context::idempotency_key`] |
+//! | end the session | [`Context::end`] |
+//!
+//! Hooks: [`Session::started`] runs when the session comes into memory, [`Session::attached`] for
+//! each tab, [`Session::binary`] for binary messages, and [`Session::assign`] for
+//! `{"tag":"assign","key":…,"value":…}` of a tab: it accepts any key unless you write your own.
+//!
+//! Tags that begin with `_` are the session's own. An `Err` ([`bail!`], [`ensure!`], `?`) becomes
+//! `{"tag":"error",…}` for all tabs and the session goes on; a panic too, after going back to its last
+//! save. While a handler awaits, its session hears nothing else: split what users shall interrupt into
+//! scheduled steps.
+//!
+//! A new field of the state needs `#[serde(default)]`; for other changes raise [`Session::VERSION`]
+//! and read the old form in [`Session::migrate`]. What cannot be read is quarantined with its bytes
+//! kept.
+//!
 //! # What is promised
 //!
 //! What a page has sent is handled exactly once and in order, whichever of page, gateway and worker
