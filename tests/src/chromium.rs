@@ -41,6 +41,9 @@ pub const SCREENSHOTS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/browser/outp
 /// Between two looks at a page.
 const POLL: Duration = Duration::from_millis(50);
 
+/// chromedriver is started so often before its test gives up.
+const STARTS: usize = 5;
+
 /// How long chromedriver may take to end its browser before both are killed.
 const SHUTDOWN: Duration = Duration::from_secs(5);
 
@@ -270,7 +273,18 @@ struct Driver {
 }
 
 impl Driver {
+    /// It wants a port that is free in IPv4 and in IPv6, and looks in one of them only before it
+    /// ends: then another one is tried.
     async fn start() -> Result<Self> {
+        for _ in 1..STARTS {
+            if let Ok(driver) = Self::start_once().await {
+                return Ok(driver);
+            }
+        }
+        Self::start_once().await
+    }
+
+    async fn start_once() -> Result<Self> {
         let profile = TempDir::with_prefix("single-state-chromium-")?;
         let mut process = Command::new("chromedriver")
             .arg("--port=0")
