@@ -54,6 +54,7 @@ cat > "$work/config.json" <<JSON
     "User": "$user:$user",
     "ExposedPorts": {"7000/tcp": {}, "8000/tcp": {}, "9000/tcp": {}, "9001/tcp": {}},
     "Cmd": ["/gateway", "--help"],
+    "Env": ["MALLOC_MMAP_THRESHOLD_=1048576", "MALLOC_TRIM_THRESHOLD_=16777216"],
     "WorkingDir": "/",
     "Labels": {"org.opencontainers.image.title": "single-state"}
   },

@@ -33,6 +33,8 @@ pub struct Options {
     pub session_keys: Option<String>,
     /// Further flags of each worker.
     pub worker_flags: Vec<String>,
+    /// Variables of each worker.
+    pub worker_variables: Vec<(String, String)>,
     /// Which version of the fixture's app of lists workers run, if their program is the fixture.
     pub app_version: Option<u32>,
     /// Where sessions are kept.
@@ -51,6 +53,7 @@ impl Default for Options {
             worker: program("worker"),
             gateway_flags,
             worker_flags,
+            worker_variables: Vec::new(),
             app_version: None,
             session_keys: None,
             store: "memory:".to_owned(),
@@ -99,6 +102,13 @@ impl Options {
     #[must_use]
     pub fn worker_flag(mut self, flag: &str, value: &str) -> Self {
         self.worker_flags.extend([flag.to_owned(), value.to_owned()]);
+        self
+    }
+
+    /// Sets a variable of the workers.
+    #[must_use]
+    pub fn worker_variable(mut self, name: &str, value: &str) -> Self {
+        self.worker_variables.push((name.to_owned(), value.to_owned()));
         self
     }
 }
@@ -342,7 +352,7 @@ fn worker_command(options: &Options, index: usize, address: &str) -> Command {
         .args(["--admin-listen", "127.0.0.1:0", "--log-format", "json"])
         .args(["--store", &options.store])
         .args(["--placement-key", &hex(&PLACEMENT_KEY)]);
-    command.args(&options.worker_flags);
+    command.args(&options.worker_flags).envs(options.worker_variables.iter().cloned());
     if let Some(version) = options.app_version {
         command.env(APP_VERSION, version.to_string());
     }

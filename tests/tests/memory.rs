@@ -9,13 +9,17 @@ use tempfile::TempDir;
 
 /// A cluster of the fixture app that keeps its sessions in a file.
 async fn cluster(folder: &TempDir, flags: &[(&str, &str)]) -> Result<Cluster> {
+    Cluster::start(options(folder, flags)).await
+}
+
+fn options(folder: &TempDir, flags: &[(&str, &str)]) -> Options {
     let store = format!("sqlite:{}/sessions.sqlite", folder.path().display());
     let mut options = Options::fixture().store(&store);
     options.workers = 1;
     for (flag, value) in flags {
         options = options.worker_flag(flag, value);
     }
-    Cluster::start(options).await
+    options
 }
 
 async fn list(browser: &mut Browser) -> Result<Value> {
@@ -108,7 +112,11 @@ async fn a_worker_short_of_memory_lets_idle_states_go_and_their_pages_notice_not
 {
     let folder = TempDir::new()?;
     let budget = (72 * 1024 * 1024).to_string();
-    let cluster = cluster(&folder, &[("--memory-budget", &budget)]).await?;
+    let options = options(&folder, &[("--memory-budget", &budget)]);
+    // As in the image: what is large goes back to the system.
+    let options = options.worker_variable("MALLOC_MMAP_THRESHOLD_", "1048576");
+    let cluster =
+        Cluster::start(options.worker_variable("MALLOC_TRIM_THRESHOLD_", "16777216")).await?;
     let mut browsers = Vec::new();
     for n in 0..30 {
         let mut browser = Browser::connect(&cluster.url(&format!("?session=s-{n}"))).await?;

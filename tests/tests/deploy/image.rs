@@ -15,7 +15,7 @@ use single_state_tests::cluster::{Node, start_node};
 use single_state_tests::process::program;
 use tempfile::TempDir;
 
-use single_state_tests::manifests::{containers, list, pods, render, root};
+use single_state_tests::manifests::{containers, list, pods, render, root, text};
 
 const USER: &str = "65532";
 const PROGRAMS: [&str; 3] = ["gateway", "worker", "swarm"];
@@ -121,6 +121,11 @@ fn the_archive_is_an_image_whose_digests_are_right() -> Result<()> {
     let diff_id = format!("sha256:{}", sha256(&layer));
     ensure!(config["rootfs"]["diff_ids"] == json!([diff_id]), "{config} for {diff_id}");
     ensure!(config["config"]["User"] == format!("{USER}:{USER}"), "{config}");
+    let variables = config["config"]["Env"].as_array().context("variables")?;
+    let variables: Vec<_> = variables.iter().filter_map(Value::as_str).collect();
+    let dockerfile = text("image/Dockerfile")?;
+    let same = format!("ENV {}\n", variables.join(" "));
+    ensure!(dockerfile.contains(&same), "another image has other variables than {same}");
     // A second reader, which knows the rules from elsewhere.
     let copy = image.folder.path().join("copy");
     let from = format!("oci-archive:{}", image.archive.display());
