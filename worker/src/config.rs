@@ -1,8 +1,9 @@
 //! Flags and variables of a worker, checked: the only reader of the environment. All mistakes are
 //! told at once.
 
+mod store;
+
 use std::ffi::OsString;
-use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -16,8 +17,9 @@ use single_state_proto::id::WorkerIndex;
 use single_state_proto::key::LinkKeys;
 use single_state_proto::limits::{MAX_MESSAGE, MAX_WORKERS};
 use single_state_proto::placement::PlacementKey;
-use single_state_store::{Settings, SharedStore};
+use single_state_store::SharedStore;
 
+pub(crate) use self::store::StoreArgs;
 use crate::chores::Lifetimes;
 use crate::host::{OnUnreadable, Rules};
 use crate::resident::Policy;
@@ -148,72 +150,6 @@ struct Args {
     /// Which log lines appear: error, warn, info, debug or a filter by module.
     #[arg(long, env = "SINGLE_STATE_LOG", default_value = "info", value_name = "FILTER")]
     log: String,
-}
-
-/// Where sessions are kept.
-#[derive(Debug, clap::Args)]
-pub(crate) struct StoreArgs {
-    /// Where sessions are kept: sqlite:PATH for workers of one machine, postgres://… for many,
-    /// memory: until the process ends.
-    #[arg(
-        long,
-        env = "SINGLE_STATE_STORE",
-        default_value = "sqlite:.single-state/sessions.sqlite",
-        value_name = "URL",
-        hide_env_values = true
-    )]
-    pub(crate) store: String,
-    /// How long the store may take to answer.
-    #[arg(long, env = "SINGLE_STATE_STORE_TIMEOUT", default_value = "5s", value_name = "DURATION")]
-    pub(crate) store_timeout: String,
-    /// Connections to PostgreSQL, at most.
-    #[arg(long, env = "SINGLE_STATE_STORE_CONNECTIONS", default_value = "6", value_name = "N")]
-    pub(crate) store_connections: String,
-    /// Certificates, in PEM, that PostgreSQL's may be signed by, beside the machine's own.
-    #[arg(long, env = "SINGLE_STATE_STORE_CA_FILE", value_name = "FILE")]
-    pub(crate) store_ca_file: Option<PathBuf>,
-    /// Name of the cluster; gateways and workers must have the same.
-    #[arg(long, env = "SINGLE_STATE_CLUSTER", default_value = "default", value_name = "NAME")]
-    pub(crate) cluster: String,
-}
-
-/// Fewest connections to PostgreSQL: one saves, one claims, one is for the rest.
-const MIN_CONNECTIONS: usize = 3;
-
-impl StoreArgs {
-    /// The store, if its URL and settings are right; it is not reached for yet.
-    pub(crate) fn check(&self, mistakes: &mut Mistakes) -> Option<SharedStore> {
-        if self.cluster.is_empty() || self.cluster.len() > 64 {
-            mistakes.add("--cluster: give a name of 1 to 64 bytes");
-        }
-        let timeout = mistakes.duration("--store-timeout", &self.store_timeout);
-        if timeout.is_some_and(|timeout| timeout < Duration::from_millis(100)) {
-            mistakes.add(format!("--store-timeout {}: give at least 100ms", self.store_timeout));
-        }
-        let connections = mistakes.parse("--store-connections", &self.store_connections);
-        if connections.is_some_and(|connections: usize| connections < MIN_CONNECTIONS) {
-            let given = &self.store_connections;
-            mistakes.add(format!("--store-connections {given}: give at least {MIN_CONNECTIONS}"));
-        }
-        let (cluster, ca_file) = (self.cluster.clone(), self.store_ca_file.clone());
-        let timeout_or_none = timeout.unwrap_or_default();
-        let mut settings =
-            Settings { cluster, timeout: timeout_or_none, ca_file, ..Settings::default() };
-        settings.connections = connections.unwrap_or_default();
-        match single_state_store::open(&self.store, settings) {
-            Ok(store) if timeout.is_some() && connections.is_some() => Some(store),
-            Ok(_) => None,
-            Err(error) => {
-                mistakes.add(format!("--store: {error}"));
-                None
-            }
-        }
-    }
-
-    /// The store ends with the process.
-    pub(crate) fn is_ephemeral(&self) -> bool {
-        self.store == "memory:"
-    }
 }
 
 /// What a worker is told.

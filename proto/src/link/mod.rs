@@ -15,6 +15,7 @@
 mod hello;
 mod incoming;
 mod pulse;
+mod queued;
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
@@ -23,6 +24,7 @@ use bytes::{Bytes, BytesMut};
 use rustc_hash::FxHashMap;
 
 use self::pulse::Pulse;
+pub use self::queued::Queued;
 use crate::error::LinkError;
 use crate::frame::{
     CloseCode, Frame, GoAway, Hello, Open, Opened, Refused, ResetCode, Skipped, Start, Taken,
@@ -119,23 +121,6 @@ pub struct Link {
     pulse: Pulse,
 }
 
-/// Bytes that wait at one end of a link.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Queued {
-    /// For the peer to take them.
-    pub unsent: u64,
-    /// For their consumer: the session, or the browser's socket. Each message counts
-    /// [`MESSAGE_COST`](crate::limits::MESSAGE_COST) more.
-    pub unconsumed: u64,
-}
-
-impl std::ops::AddAssign for Queued {
-    fn add_assign(&mut self, other: Self) {
-        self.unsent += other.unsent;
-        self.unconsumed += other.unconsumed;
-    }
-}
-
 impl Link {
     /// A link over a connection that was just made; its HELLO is ready to be sent. Links without
     /// [`Link::with_keys`] have no keys, and no nonce in their HELLO.
@@ -178,20 +163,6 @@ impl Link {
     /// Time between the last answered PING and its PONG.
     pub fn round_trip(&self) -> Option<Duration> {
         self.pulse.round_trip
-    }
-
-    /// What waits at this end; looks at all streams.
-    pub fn queued(&self) -> Queued {
-        let whole = Queued { unsent: (self.urgent.len() + self.out.len()) as u64, unconsumed: 0 };
-        self.streams.values().fold(whole, |queued, stream| Queued {
-            unsent: queued.unsent + stream.unsent() as u64,
-            unconsumed: queued.unconsumed + stream.receive.held(),
-        })
-    }
-
-    /// How often a stream that had something to send had to wait for credit since the last call.
-    pub fn take_stalls(&mut self) -> u64 {
-        std::mem::take(&mut self.stalls)
     }
 
     // --- time -----------------------------------------------------------------------------------
