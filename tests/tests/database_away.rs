@@ -12,7 +12,7 @@ use single_state_tests::append::{
 use single_state_tests::cluster::{Cluster, Options};
 use single_state_tests::disk::SmallDisk;
 use single_state_tests::postgres::{self, TempPostgres};
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, sleep, timeout};
 
 const PAGES: usize = 20;
 /// A page goes so far beyond a save that fails.
@@ -82,6 +82,45 @@ impl Scene {
         let pages = self.crowd.end().await?;
         ensure!(incarnations(&self.cluster).await? == self.incarnations, "a worker was restarted");
         must_survive(&mut self.cluster, &self.store, pages).await
+    }
+}
+
+/// Connections that stand still, with what they have received and not done.
+struct Frozen<'a> {
+    server: &'a TempPostgres,
+    backends: Vec<i32>,
+}
+
+impl<'a> Frozen<'a> {
+    /// All that clients have, and none of them within a transaction: one that stands still there
+    /// keeps its rows from everybody, and all others wait for it, as they should.
+    async fn all(server: &'a TempPostgres) -> Result<Self> {
+        let client = server.client().await?;
+        let clients = "SELECT pid FROM pg_stat_activity
+            WHERE pid <> pg_backend_pid() AND backend_type = 'client backend'";
+        let locks = "SELECT count(*) FROM pg_locks
+            WHERE pid = ANY ($1) AND granted AND locktype IN ('transactionid', 'tuple')";
+        loop {
+            let backends = client.query(clients, &[]).await?;
+            let mut frozen =
+                Self { server, backends: backends.iter().map(|row| row.get(0)).collect() };
+            // One that its worker has given up may have ended.
+            frozen.backends.retain(|pid| server.signal_backend(*pid, "STOP").is_ok());
+            ensure!(!frozen.backends.is_empty(), "nobody was connected");
+            let held = async { client.query_one(locks, &[&frozen.backends]).await?.try_get(0) };
+            // No answer: one of them has the server's own locks.
+            let held: Option<i64> = timeout(Duration::from_secs(1), held).await.ok().transpose()?;
+            if held == Some(0) {
+                return Ok(frozen);
+            }
+            frozen.go_on();
+        }
+    }
+
+    fn go_on(self) {
+        for backend in self.backends {
+            self.server.signal_backend(backend, "CONT").ok();
+        }
     }
 }
 
@@ -221,19 +260,10 @@ async fn nothing_is_lost_when_rows_are_locked_for_a_while() -> Result<()> {
 async fn saves_that_arrive_late_overwrite_nothing() -> Result<()> {
     let server = TempPostgres::start().await?;
     let scene = Scene::hasty(&server.url()).await?;
-    let client = server.client().await?;
-    let query = "SELECT pid FROM pg_stat_activity
-        WHERE pid <> pg_backend_pid() AND backend_type = 'client backend'";
     for _ in 0..3 {
-        // With what they have received and not done; workers go on over other connections.
-        let stopped: Vec<i32> =
-            client.query(query, &[]).await?.iter().map(|row| row.get(0)).collect();
-        let signal_all = |signal| {
-            // One that its worker has given up may have ended.
-            stopped.iter().filter(|pid| server.signal_backend(**pid, signal).is_ok()).count()
-        };
         let failures = scene.total("single_state_save_failures_total").await?;
-        ensure!(signal_all("STOP") > 0, "nobody was connected");
+        // Workers go on over other connections.
+        let frozen = Frozen::all(&server).await?;
         // A worker that has just connected once more notices nothing.
         wait_until("a save fails", async || {
             Ok(scene.total("single_state_save_failures_total").await? > failures)
@@ -241,7 +271,7 @@ async fn saves_that_arrive_late_overwrite_nothing() -> Result<()> {
         .await?;
         scene.wait_until_saving(true).await?;
         scene.crowd.wait_for_more(PAGES as u64 * 5).await?;
-        signal_all("CONT");
+        frozen.go_on();
         scene.crowd.wait_for_more(PAGES as u64 * 5).await?;
     }
     scene.end().await
