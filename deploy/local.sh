@@ -48,6 +48,11 @@ finish() {
   return "$status"
 }
 
+all_run() {
+  local process
+  for process in "$@"; do kill -0 "$process" 2> /dev/null || return 1; done
+}
+
 # The program in a group of its own, so that Ctrl-C reaches this script alone; its log in a file.
 launch() {
   local name=$1
@@ -153,5 +158,9 @@ if command -v grafana-server > /dev/null; then
   [ "${PORTS-}" = free ] || say "Grafana: http://127.0.0.1:3000"
 fi
 say "runs; Ctrl-C ends it"
-wait -n "${workers[@]}" "${gateways[@]}" || true
+# One that ends just when `wait` begins is overlooked by it, so it is looked for once a second too.
+while all_run "${workers[@]}" "${gateways[@]}"; do
+  sleep 1 &
+  wait -n "${workers[@]}" "${gateways[@]}" $! 2> /dev/null || true
+done
 fail "a process has ended by itself: see the logs in $data"
