@@ -67,7 +67,8 @@ impl Pair {
             }
             sleep(LOOK).await;
         }
-        Ok(())
+        // The checkpointer tells all commits to wait. It has, when it has done something else since.
+        Ok(client.batch_execute("CHECKPOINT").await?)
     }
 }
 

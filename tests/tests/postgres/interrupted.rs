@@ -161,7 +161,9 @@ async fn await_standbys(client: &Client, names: &str) -> Result<()> {
         let shown = client.query_one("SHOW synchronous_standby_names", &[]).await?;
         Ok(shown.get::<_, &str>(0) == names)
     })
-    .await
+    .await?;
+    // The checkpointer tells all commits to wait. It has, when it has done something else since.
+    Ok(client.batch_execute("CHECKPOINT").await?)
 }
 
 #[tokio::test]
