@@ -13,9 +13,9 @@ use crate::actor::report;
 use crate::resident::Resident;
 use crate::running::{Running, What};
 
-/// The running work of one session; ends with it.
+/// The running work of one session; ends with it. Few sessions have any.
 #[derive(Debug, Default)]
-pub(crate) struct Jobs(FxHashMap<Box<str>, AbortHandle>);
+pub(crate) struct Jobs(Option<Box<FxHashMap<Box<str>, AbortHandle>>>);
 
 impl Jobs {
     /// Starts `work` in place of what runs under `name`.
@@ -27,7 +27,8 @@ impl Jobs {
         running: &Arc<Running>,
     ) {
         self.cancel(name);
-        self.0.retain(|_, job| !job.is_finished());
+        let jobs = self.0.get_or_insert_default();
+        jobs.retain(|_, job| !job.is_finished());
         let (session, what, running) = (resident.id.clone(), What::work(name), running.clone());
         let resident = Rc::downgrade(resident);
         let task = tokio::task::spawn_local(async move {
@@ -39,17 +40,17 @@ impl Jobs {
                 resident.pump_all();
             }
         });
-        self.0.insert(name.into(), task.abort_handle());
+        jobs.insert(name.into(), task.abort_handle());
     }
 
     /// Whether any work runs.
     pub(crate) fn are_running(&self) -> bool {
-        self.0.values().any(|job| !job.is_finished())
+        self.0.iter().flat_map(|jobs| jobs.values()).any(|job| !job.is_finished())
     }
 
     /// Ends the work that runs under `name`; whether some did.
     pub(crate) fn cancel(&mut self, name: &str) -> bool {
-        self.0.remove(name).is_some_and(|job| {
+        self.0.as_mut().and_then(|jobs| jobs.remove(name)).is_some_and(|job| {
             let was_running = !job.is_finished();
             job.abort();
             was_running
@@ -59,6 +60,6 @@ impl Jobs {
 
 impl Drop for Jobs {
     fn drop(&mut self) {
-        self.0.values().for_each(AbortHandle::abort);
+        self.0.iter().flat_map(|jobs| jobs.values()).for_each(AbortHandle::abort);
     }
 }

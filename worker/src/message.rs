@@ -27,6 +27,9 @@ pub(crate) enum FromBrowser<M> {
 /// Texts of a page in our errors and logs are cut to so many characters.
 const SHOWN: usize = 100;
 
+/// What the app says is written into room for so many bytes, which most messages need not leave.
+const SMALL: usize = 1024;
+
 /// Errors are cut to so many characters, whatever the app puts into them.
 const LONGEST_ERROR: usize = 4000;
 
@@ -117,24 +120,34 @@ fn decode<T: DeserializeOwned>(text: &[u8], tag: &str) -> Result<T> {
 /// `{"tag":"assign","key":…,"value":…}` and where the value begins in it.
 pub(crate) fn assign(key: &str, value: &impl Serialize) -> Result<(Bytes, usize)> {
     let wrong = || format!("assign {key:?}");
-    let mut body = Vec::with_capacity(64);
+    let mut body = Vec::with_capacity(SMALL);
     body.extend_from_slice(br#"{"tag":"assign","key":"#);
     serde_json::to_writer(&mut body, key).with_context(wrong)?;
     body.extend_from_slice(br#","value":"#);
     let value_at = body.len();
     serde_json::to_writer(&mut body, value).with_context(wrong)?;
     body.push(b'}');
-    Ok((body.into(), value_at))
+    Ok((kept(body), value_at))
+}
+
+/// A message in just the room that it needs: it is kept for as long as nothing newer replaces it.
+fn kept(mut body: Vec<u8>) -> Bytes {
+    if body.len() <= SMALL {
+        return Bytes::copy_from_slice(&body);
+    }
+    body.shrink_to_fit();
+    body.into()
 }
 
 /// An event for browsers; it must be an object with a tag that browsers may see.
 pub(crate) fn event(message: &impl Serialize) -> Result<Bytes> {
-    let body = serde_json::to_vec(message).context("send")?;
+    let mut body = Vec::with_capacity(SMALL);
+    serde_json::to_writer(&mut body, message).context("send")?;
     let tag = find_tag(&body).context("send")?;
     if tag.starts_with('_') {
         bail!("send: the tag {tag:?} is reserved for the session itself");
     }
-    Ok(body.into())
+    Ok(kept(body))
 }
 
 /// `{"tag":"error",…}` as browsers get it, cut where it would be longer than anybody reads.

@@ -12,10 +12,16 @@ use crate::snapshot::{self, Kept};
 /// What `schedule` has planned. One message for each key.
 #[derive(Debug, Default)]
 pub(crate) struct Timers {
-    by_key: BTreeMap<Box<str>, (Instant, Planned)>,
-    by_time: BTreeSet<(Instant, Box<str>)>,
+    /// Few sessions have planned something; the others hold no room for it.
+    table: Option<Box<Table>>,
     /// How many were ever scheduled; the number of the last one.
     scheduled: u64,
+}
+
+#[derive(Debug, Default)]
+struct Table {
+    by_key: BTreeMap<Box<str>, (Instant, Planned)>,
+    by_time: BTreeSet<(Instant, Box<str>)>,
 }
 
 /// A message that is to come. Number and epoch together are never used again.
@@ -40,7 +46,8 @@ impl Timers {
 
     /// Its counterpart.
     pub(crate) fn kept(&self, clock: Clock) -> Vec<snapshot::Timer<'_>> {
-        let timers = self.by_key.iter().map(|(key, (due, planned))| snapshot::Timer {
+        let planned = self.table.iter().flat_map(|table| &table.by_key);
+        let timers = planned.map(|(key, (due, planned))| snapshot::Timer {
             key: key.as_ref().into(),
             due: clock.unix_millis(*due),
             number: planned.number,
@@ -63,21 +70,23 @@ impl Timers {
 
     fn plan(&mut self, key: &str, due: Instant, planned: Planned) {
         self.cancel(key);
-        self.by_time.insert((due, key.into()));
-        self.by_key.insert(key.into(), (due, planned));
+        let table = self.table.get_or_insert_default();
+        table.by_time.insert((due, key.into()));
+        table.by_key.insert(key.into(), (due, planned));
     }
 
     /// Forgets what was planned for `key`; whether something was.
     pub(crate) fn cancel(&mut self, key: &str) -> bool {
-        match self.by_key.remove_entry(key) {
-            Some((key, (due, _))) => self.by_time.remove(&(due, key)),
+        let Some(table) = &mut self.table else { return false };
+        match table.by_key.remove_entry(key) {
+            Some((key, (due, _))) => table.by_time.remove(&(due, key)),
             None => false,
         }
     }
 
     /// When the next message is due.
     pub(crate) fn next_due(&self) -> Option<Instant> {
-        self.by_time.first().map(|(due, _)| *due)
+        self.table.as_ref()?.by_time.first().map(|(due, _)| *due)
     }
 
     /// Whether a message is due.
@@ -90,8 +99,9 @@ impl Timers {
         if !self.is_due(now) {
             return None;
         }
-        let (_, key) = self.by_time.pop_first()?;
-        self.by_key.remove(&key).map(|(_, planned)| planned)
+        let table = self.table.as_mut()?;
+        let (_, key) = table.by_time.pop_first()?;
+        table.by_key.remove(&key).map(|(_, planned)| planned)
     }
 }
 

@@ -9,7 +9,6 @@
 //! The only place where app code is called. A handler that panics may leave half of a change: then
 //! the memory is given up, and the session is loaded again as it was last committed.
 
-use std::pin::Pin;
 use std::rc::Rc;
 use std::task::Poll;
 use std::time::Duration;
@@ -39,9 +38,6 @@ pub(crate) use self::call::{panic_text, report};
 /// While the store is away, what depends on it is tried again so often.
 const STORE_RETRY: Duration = Duration::from_millis(500);
 
-/// A session's life in memory.
-pub(crate) type Coroutine = Pin<Box<dyn Future<Output = End>>>;
-
 /// How a session left memory.
 #[derive(Debug)]
 pub(crate) enum End {
@@ -66,24 +62,17 @@ pub(crate) struct Loaded {
     pub(crate) timers: Timers,
 }
 
-/// Makes the coroutine of a session, which outputs leave whenever it pauses, so that what one
-/// handler assigns many times goes out once.
+/// Makes the coroutine of a session, which leads its life in memory.
 pub(crate) fn start<S: Session>(
     resident: Rc<Resident>,
     host: Rc<Host>,
     loaded: Option<Loaded>,
-) -> std::result::Result<Coroutine, Unreadable> {
+) -> std::result::Result<impl Future<Output = End> + use<S>, Unreadable> {
     let (app, timers) = match loaded {
         Some(Loaded { app, app_version, timers }) => (read::<S>(&app, app_version)?, timers),
         None => (S::default(), Timers::default()),
     };
-    let ctx = Context::new(resident.clone(), host, timers);
-    let mut coroutine = Box::pin(live(app, ctx));
-    Ok(Box::pin(std::future::poll_fn(move |context| {
-        let progress = coroutine.as_mut().poll(context);
-        resident.pump_all();
-        progress
-    })))
+    Ok(live(app, Context::new(resident, host, timers)))
 }
 
 #[expect(clippy::manual_async_fn, reason = "an async fn holds its arguments twice")]

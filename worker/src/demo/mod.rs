@@ -31,7 +31,8 @@ const TRAINING_KEYS: [&str; 7] =
 pub(crate) struct Demo {
     items: Vec<String>,
     settings: Settings,
-    training: Option<Training>,
+    /// Boxed: most sessions train nothing.
+    training: Option<Box<Training>>,
     /// Names the first question of who owns the session. A page that hears another name than before
     /// knows that the session has started from nothing: had this message been saved, or sent again,
     /// the name would be the same.
@@ -139,7 +140,7 @@ impl Demo {
         ensure!((1..=100_000).contains(&steps), "steps must be 1 to 100,000, not {steps}");
         self.set(change, ctx)?;
         self.reset(ctx)?;
-        let training = self.training.insert(Training::new(steps));
+        let training = self.training.insert(Box::new(Training::new(steps)));
         let digits = ctx.shared::<Digits>();
         let score = ctx.compute(&mut training.learner, move |model| model.test(&digits)).await;
         // Who knows nothing has read nothing: both losses are the same but for chance.

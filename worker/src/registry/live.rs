@@ -2,18 +2,20 @@
 
 use std::any::Any;
 use std::panic::AssertUnwindSafe;
+use std::pin::Pin;
 use std::rc::Rc;
-use std::task::Poll;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use futures_util::FutureExt;
+use pin_project_lite::pin_project;
 use single_state_faults::{self as faults, Point};
 use single_state_proto::frame::{CloseCode, ResetCode, Skipped};
 use single_state_store::Saved;
 use tokio::time::Instant;
 
 use super::{Entry, Loading, Registry};
-use crate::actor::{Coroutine, End};
+use crate::actor::End;
 use crate::history::Deed;
 use crate::resident::{Cut, Poison, Resident};
 
@@ -23,22 +25,51 @@ const SETTLED_WITHIN: Duration = Duration::from_secs(1);
 /// While the store is away, what must be done is tried again so often.
 const STORE_RETRY: Duration = Duration::from_secs(1);
 
+/// A session's life in memory and how it ends: one block of memory, whatever the app's type.
+pub(super) type Life = Pin<Box<dyn Future<Output = ()>>>;
+
+pin_project! {
+    /// A session's coroutine, which may be cut off wherever it is. Its outputs leave whenever it
+    /// pauses, so that what one handler assigns many times goes out once.
+    struct Living<C> {
+        resident: Rc<Resident>,
+        #[pin]
+        coroutine: C,
+    }
+}
+
+impl<C: Future<Output = End>> Future for Living<C> {
+    type Output = End;
+
+    fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<End> {
+        let this = self.project();
+        match this.resident.poll_cut(context) {
+            Poll::Ready(Cut::Fenced) => return Poll::Ready(End::Fenced),
+            Poll::Ready(Cut::Interrupted) => return Poll::Ready(End::Interrupted),
+            Poll::Pending => {}
+        }
+        let progress = this.coroutine.poll(context);
+        this.resident.pump_all();
+        progress
+    }
+}
+
 impl Registry {
-    pub(super) async fn live(self: Rc<Self>, resident: Rc<Resident>, coroutine: Coroutine) {
-        let mut coroutine = AssertUnwindSafe(coroutine).catch_unwind();
-        let end = std::future::poll_fn(|context| match resident.poll_cut(context) {
-            Poll::Ready(Cut::Fenced) => Poll::Ready(Ok(End::Fenced)),
-            Poll::Ready(Cut::Interrupted) => Poll::Ready(Ok(End::Interrupted)),
-            Poll::Pending => coroutine.poll_unpin(context),
-        });
-        let end = end.await;
-        // What a later owner has is dropped in the middle of whatever it does.
-        drop(coroutine);
-        // On the heap, so that a living session holds no room for its end.
-        Box::pin(self.ended(&resident, end)).await;
+    /// The life of a session that this coroutine leads.
+    pub(super) fn live(
+        self: Rc<Self>,
+        resident: Rc<Resident>,
+        coroutine: impl Future<Output = End> + 'static,
+    ) -> Life {
+        let living = Living { resident: resident.clone(), coroutine };
+        // The coroutine is dropped first, in the middle of whatever it does, and its end is on the
+        // heap: a living session holds no room for it.
+        let ended = |end| Box::pin(self.ended(resident, end));
+        Box::pin(AssertUnwindSafe(living).catch_unwind().then(ended))
     }
 
-    async fn ended(self: Rc<Self>, resident: &Rc<Resident>, end: Result<End, Box<dyn Any + Send>>) {
+    async fn ended(self: Rc<Self>, resident: Rc<Resident>, end: Result<End, Box<dyn Any + Send>>) {
+        let resident = &resident;
         let id = &resident.id;
         self.host.committer.forget(resident);
         resident.end_turn();

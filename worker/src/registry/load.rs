@@ -14,8 +14,9 @@ use single_state_store::{
 use tokio::time::Instant;
 
 use super::contest::PATIENCE;
+use super::live::Life;
 use super::{CLAIM_RETRY_MS, DRAINING_RETRY_MS, Entry, LEAVING_RETRY_MS, Loading, Registry};
-use crate::actor::{Coroutine, Loaded};
+use crate::actor::Loaded;
 use crate::history::Deed;
 use crate::host::{Host, OnUnreadable};
 use crate::resident::Resident;
@@ -222,8 +223,8 @@ impl Registry {
             Resident::restore(session.clone(), row, &kept, rules.policy, clock);
         let loaded = Loaded { app, app_version: row.app_version, timers };
         self.prepare(session, &resident);
-        let coroutine = (self.start)(resident.clone(), self.host.clone(), Some(loaded))?;
-        self.settle(session, resident, coroutine);
+        let life = (self.start)(self, resident.clone(), Some(loaded))?;
+        self.settle(session, &resident, life);
         Ok(())
     }
 
@@ -261,9 +262,9 @@ impl Registry {
         loaded: Option<Loaded>,
     ) {
         self.prepare(session, resident);
-        let start = || (self.start)(resident.clone(), self.host.clone(), loaded);
+        let start = || (self.start)(self, resident.clone(), loaded);
         match catch_unwind(AssertUnwindSafe(start)) {
-            Ok(Ok(coroutine)) => self.settle(session, resident.clone(), coroutine),
+            Ok(Ok(life)) => self.settle(session, resident, life),
             // `Default` of the app: there is nothing without it.
             Ok(Err(_)) | Err(_) => {
                 tracing::error!(session.id = session.as_str(), "a new session cannot be made");
@@ -283,7 +284,7 @@ impl Registry {
     }
 
     /// The session is in memory: it lives, and those who waited attach.
-    fn settle(self: &Rc<Self>, session: &SessionId, resident: Rc<Resident>, coroutine: Coroutine) {
+    fn settle(&self, session: &SessionId, resident: &Rc<Resident>, life: Life) {
         let Some(Entry::Loading(loading)) = self.sessions.borrow_mut().remove(session) else {
             return;
         };
@@ -301,7 +302,7 @@ impl Registry {
         let entry = Entry::Resident(resident.clone());
         self.sessions.borrow_mut().insert(session.clone(), entry);
         self.host.metrics.resident.inc();
-        tokio::task::spawn_local(self.clone().live(resident.clone(), coroutine));
+        tokio::task::spawn_local(life);
         for (open, tab) in waiting {
             resident.attach(&open, tab);
         }

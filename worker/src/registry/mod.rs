@@ -22,7 +22,8 @@ use tokio::time::Instant;
 
 pub(crate) use self::census::Census;
 use self::contest::Contest;
-use crate::actor::{self, Coroutine, Loaded};
+use self::live::Life;
+use crate::actor::{self, Loaded};
 use crate::history::Deed;
 use crate::host::Host;
 use crate::map::{Learned, Map};
@@ -46,7 +47,7 @@ const CLAIM_RETRY_MS: u32 = 500;
 /// … and one whose session leaves this memory just now.
 const LEAVING_RETRY_MS: u32 = 50;
 
-type Start = fn(Rc<Resident>, Rc<Host>, Option<Loaded>) -> Result<Coroutine, Unreadable>;
+type Start = fn(&Rc<Registry>, Rc<Resident>, Option<Loaded>) -> Result<Life, Unreadable>;
 
 /// All sessions of one worker.
 pub(crate) struct Registry {
@@ -62,7 +63,7 @@ pub(crate) struct Registry {
     contest: RefCell<Contest>,
     /// Told of each session that was taken from an owner that had not given it up.
     on_taken: OnceCell<Box<dyn Fn(Taken)>>,
-    /// Makes a session's coroutine: the one thing that knows the app's type.
+    /// Makes a session's life: the one thing that knows the app's type.
     start: Start,
 }
 
@@ -82,12 +83,21 @@ struct Loading {
     wanted: bool,
 }
 
+fn start<S: Session>(
+    registry: &Rc<Registry>,
+    resident: Rc<Resident>,
+    loaded: Option<Loaded>,
+) -> Result<Life, Unreadable> {
+    let coroutine = actor::start::<S>(resident.clone(), registry.host.clone(), loaded)?;
+    Ok(registry.clone().live(resident, coroutine))
+}
+
 impl Registry {
     /// A worker's registry for the app `S`.
     pub(crate) fn new<S: Session>(host: Rc<Host>, key: PlacementKey) -> Rc<Self> {
         let map = Map::new(key, host.index);
         let (sessions, draining, left, contest, on_taken) = Default::default();
-        let start = actor::start::<S>;
+        let start = start::<S>;
         Rc::new(Self { host, map, sessions, draining, left, contest, on_taken, start })
     }
 

@@ -1,6 +1,6 @@
 //! A resident session as its snapshot has it, and what it does when a save of it has ended.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::rc::Rc;
 use std::time::{Duration, SystemTime};
 
@@ -15,8 +15,8 @@ use single_state_proto::id::{
 use single_state_store::{Row, Save, Version};
 use tokio::time::Instant;
 
-use super::saving::{Inputs, Policy};
-use super::state::{Channel, State};
+use super::saving::Policy;
+use super::state::{Channel, Past, State};
 use super::{ChannelKey, Resident};
 use crate::clock::Clock;
 use crate::output::{Cursor, Entry, OutputLog};
@@ -48,9 +48,15 @@ impl Resident {
         state.restore_log(kept);
         state.base = state.log.revision();
         let owners = kept.epochs.iter().map(|(epoch, base)| (Epoch(*epoch), Revision(*base)));
-        state.owners = owners.filter(|(epoch, _)| *epoch < row.epoch).collect();
-        let excess = state.owners.len().saturating_sub(OWNERS);
-        state.owners.drain(..excess);
+        let mut owners: Vec<_> = owners.filter(|(epoch, _)| *epoch < row.epoch).collect();
+        owners.drain(..owners.len().saturating_sub(OWNERS));
+        *state.past() = Past {
+            owners,
+            inherited: row.unreleased.then(Instant::now),
+            strike_due: row.unreleased,
+            strikes: row.strikes + u16::from(row.unreleased),
+            ..Past::default()
+        };
         state.dropped = kept.expired;
         state.saving.bytes = row.state.as_ref().map_or(0, Bytes::len);
         state.channels.reserve_exact(kept.channels.len());
@@ -59,9 +65,6 @@ impl Resident {
         }
         // It is worth keeping, whoever looks at it.
         state.touched = true;
-        state.inherited = row.unreleased.then(Instant::now);
-        state.strike_due = row.unreleased;
-        state.strikes = row.strikes + u16::from(row.unreleased);
         state.careful = row.strikes > 0;
         drop(state);
         (resident, Timers::restore(kept, clock))
@@ -140,9 +143,11 @@ impl Resident {
         state.confirmed = Instant::now();
         state.gate = None;
         state.log.committed();
-        (state.holding, state.strikes) = (false, 0);
-        state.careful = state.careful_until.is_some_and(|until| until > Instant::now());
-        state.turn = None;
+        (state.holding, state.careful) = (false, false);
+        if let Some(past) = &mut state.past {
+            (past.strikes, past.turn) = (0, None);
+            state.careful = past.careful_until.is_some_and(|until| until > Instant::now());
+        }
         if state.saving.durability() != Durability::Memory {
             for channel in &mut state.channels {
                 let of_memory = faults::mutant(Mutant::AckOfMemory);
@@ -154,6 +159,10 @@ impl Resident {
         let gate = state.gate();
         let State { log, channels, .. } = &mut *state;
         channels.iter_mut().for_each(|channel| channel.pump(log, gate));
+        if state.mailbox.is_empty() {
+            // The session may be quiet from now on.
+            state.mailbox = VecDeque::new();
+        }
         state.wake();
         state.saving.due()
     }
@@ -261,14 +270,12 @@ impl Resident {
     /// Keeps, or forgets, a large input with the next save.
     pub(crate) fn keep(&self, name: &str, bytes: Option<Bytes>) {
         let mut state = self.state.borrow_mut();
-        state.saving.inputs.insert(name.to_owned(), bytes);
+        state.saving.keep(name, bytes);
     }
 
     /// What is not in the store yet of a large input; `None` when the store knows.
     pub(crate) fn unsaved_input(&self, name: &str) -> Option<Option<Bytes>> {
-        let state = self.state.borrow();
-        let find = |inputs: &Inputs| inputs.get(name).cloned();
-        find(&state.saving.inputs).or_else(|| find(&state.saving.inputs_in_flight))
+        self.state.borrow().saving.unsaved_input(name)
     }
 }
 
@@ -284,7 +291,7 @@ impl State {
         let outputs: Vec<_> =
             self.log.entries().map(|(revision, entry)| output(revision, entry)).collect();
         let this = (epoch.0, self.base.0);
-        let earlier = self.owners.iter().map(|(epoch, base)| (epoch.0, base.0));
+        let earlier = self.owners().iter().map(|(epoch, base)| (epoch.0, base.0));
         Kept {
             revision: outputs.last().map_or(0, |output| output.rev).max(self.log.revision().0),
             dropped: self.log.dropped().0,

@@ -8,13 +8,13 @@
 //!     └── cannot commit ─┘       └─ a handler runs on for too long ──▶ back to the last commit
 //! ```
 
-use std::cell::{Cell, RefCell};
-use std::task::{Context, Poll, Waker};
+use std::task::{Context, Poll};
 
 use single_state_proto::frame::ResetCode;
 use tokio::time::Instant;
 
 use super::Resident;
+use super::state::State;
 
 /// Why a session leaves memory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -66,37 +66,6 @@ pub(crate) enum Cut {
     Interrupted,
 }
 
-/// Whether a session's coroutine is to be dropped, and the task that is to do so.
-#[derive(Debug, Default)]
-pub(super) struct Scissors {
-    cut: Cell<Option<Cut>>,
-    task: RefCell<Option<Waker>>,
-}
-
-impl Scissors {
-    fn cut(&self, cut: Cut) {
-        // Nothing is said of a session that is lost, whatever else was to become of it.
-        if self.cut.get() != Some(Cut::Fenced) {
-            self.cut.set(Some(cut));
-        }
-        if let Some(task) = self.task.take() {
-            task.wake();
-        }
-    }
-
-    fn poll(&self, context: &mut Context<'_>) -> Poll<Cut> {
-        if let Some(cut) = self.cut.get() {
-            return Poll::Ready(cut);
-        }
-        // Most often it is the same task as before.
-        let mut task = self.task.borrow_mut();
-        if !task.as_ref().is_some_and(|task| task.will_wake(context.waker())) {
-            *task = Some(context.waker().clone());
-        }
-        Poll::Pending
-    }
-}
-
 impl Resident {
     /// The session is to leave memory once everything is committed. Returns when its commit is due,
     /// if that is news to the committer.
@@ -146,17 +115,35 @@ impl Resident {
     /// A later owner has the session: nothing more is said or saved.
     pub(crate) fn fence(&self) {
         self.reset_channels(ResetCode::Fenced);
-        self.scissors.cut(Cut::Fenced);
+        self.state.borrow_mut().cut(Cut::Fenced);
     }
 
     /// What runs is dropped, and the session leaves as it was last committed.
     pub(crate) fn interrupt(&self) {
-        self.state.borrow_mut().stopped = true;
-        self.scissors.cut(Cut::Interrupted);
+        let mut state = self.state.borrow_mut();
+        state.stopped = true;
+        state.cut(Cut::Interrupted);
     }
 
     /// Ready when the coroutine is to be dropped.
     pub(crate) fn poll_cut(&self, context: &mut Context<'_>) -> Poll<Cut> {
-        self.scissors.poll(context)
+        let mut state = self.state.borrow_mut();
+        if let Some(cut) = state.cut {
+            return Poll::Ready(cut);
+        }
+        state.register(context);
+        Poll::Pending
+    }
+}
+
+impl State {
+    fn cut(&mut self, cut: Cut) {
+        // Nothing is said of a session that is lost, whatever else was to become of it.
+        if self.cut != Some(Cut::Fenced) {
+            self.cut = Some(cut);
+        }
+        if let Some(task) = &self.task {
+            task.wake_by_ref();
+        }
     }
 }

@@ -29,11 +29,10 @@ use tokio::time::Instant;
 
 pub(crate) use self::attachment::Attachment;
 pub(crate) use self::durable::Snapshot;
-use self::leaving::Scissors;
 pub(crate) use self::leaving::{Cut, Leave};
 pub(crate) use self::saving::Policy;
 pub(crate) use self::standing::{Plans, Poison, PoisonKind};
-use self::state::{Denied, State};
+use self::state::{Denied, Posts, State};
 use crate::metrics::Arrival;
 use crate::output::{Cursor, Leaves, OutputLog};
 
@@ -103,7 +102,6 @@ pub(crate) struct Resident {
     pub(crate) id: SessionId,
     pub(crate) epoch: Epoch,
     state: RefCell<State>,
-    scissors: Scissors,
 }
 
 impl Resident {
@@ -115,7 +113,7 @@ impl Resident {
         version: Option<Version>,
     ) -> Rc<Self> {
         let state = State::new(policy, version.unwrap_or_default(), version.is_some());
-        Rc::new(Self { id, epoch, state: RefCell::new(state), scissors: Scissors::default() })
+        Rc::new(Self { id, epoch, state: RefCell::new(state) })
     }
 
     // --- channels -------------------------------------------------------------------------------
@@ -177,7 +175,7 @@ impl Resident {
         match state.next_work(context) {
             Some(work) => Poll::Ready(work),
             None => {
-                state.coroutine = Some(context.waker().clone());
+                state.wait(context);
                 Poll::Pending
             }
         }
@@ -286,13 +284,12 @@ impl Resident {
     /// Where work beside the session posts messages for it.
     pub(crate) fn poster(&self) -> mpsc::Sender<Bytes> {
         let mut state = self.state.borrow_mut();
-        if let Some((sender, _)) = &state.posts {
-            return sender.clone();
+        if let Some(posts) = &state.posts {
+            return posts.sender.clone();
         }
         // Few sessions need it, so it is made when the first one asks.
-        let posts = mpsc::channel(MAX_POSTS);
-        let sender = posts.0.clone();
-        state.posts = Some(posts);
+        let (sender, queue) = mpsc::channel(MAX_POSTS);
+        state.posts = Some(Box::new(Posts { sender: sender.clone(), queue, handled: 0 }));
         state.wake();
         sender
     }

@@ -35,10 +35,19 @@ pub(crate) struct Policy {
 /// Large inputs that the next save keeps or, `None`, forgets.
 pub(crate) type Inputs = BTreeMap<String, Option<Bytes>>;
 
+/// Large inputs on their way to the store.
+#[derive(Debug, Default)]
+struct Keeping {
+    next: Inputs,
+    in_flight: Inputs,
+}
+
 /// What is known of a session's commits.
 #[derive(Debug)]
 pub(super) struct Saving {
-    policy: Policy,
+    durability: Durability,
+    /// Of the policy, in ms.
+    interval: u32,
     /// The store has a row for the session.
     pub(super) has_row: bool,
     /// Of the newest snapshot taken.
@@ -61,8 +70,8 @@ pub(super) struct Saving {
     rest_until: Option<Instant>,
     /// The session cannot be saved as it is; its user was told.
     pub(super) unsaveable: bool,
-    pub(super) inputs: Inputs,
-    pub(super) inputs_in_flight: Inputs,
+    /// Few sessions keep any.
+    keeping: Option<Box<Keeping>>,
     /// Where the committer has it in its queue.
     pub(super) queued: Option<(Instant, u64)>,
 }
@@ -70,7 +79,8 @@ pub(super) struct Saving {
 impl Saving {
     pub(super) fn new(policy: Policy, version: Version, has_row: bool) -> Self {
         Self {
-            policy,
+            durability: policy.durability,
+            interval: u32::try_from(policy.interval.as_millis()).unwrap_or(u32::MAX),
             has_row,
             version,
             bytes: 0,
@@ -82,8 +92,7 @@ impl Saving {
             ahead: 0,
             rest_until: None,
             unsaveable: false,
-            inputs: BTreeMap::new(),
-            inputs_in_flight: BTreeMap::new(),
+            keeping: None,
             queued: None,
         }
     }
@@ -94,12 +103,12 @@ impl Saving {
     }
 
     pub(super) fn durability(&self) -> Durability {
-        self.policy.durability
+        self.durability
     }
 
     /// Outputs wait for their commit.
     pub(super) fn is_gated(&self) -> bool {
-        self.policy.durability == Durability::Durable
+        self.durability == Durability::Durable
     }
 
     /// A message was handled. Most often it is not the first since the last snapshot, and the time
@@ -155,12 +164,16 @@ impl Saving {
     /// When the next snapshot is to be taken.
     pub(super) fn due(&self) -> Option<Instant> {
         let changed = self.changed.filter(|_| self.in_flight.is_none())?;
-        match self.policy.durability {
-            _ if self.eager && self.policy.durability != Durability::Relaxed => Some(changed),
+        match self.durability {
+            _ if self.eager && self.durability != Durability::Relaxed => Some(changed),
             Durability::Memory => None,
             Durability::Durable => Some(changed),
             Durability::Relaxed => {
-                let wait = if self.eager { Duration::ZERO } else { self.policy.interval };
+                let wait = if self.eager {
+                    Duration::ZERO
+                } else {
+                    Duration::from_millis(self.interval.into())
+                };
                 let due = changed + wait;
                 Some(self.rest_until.map_or(due, |rest| due.max(rest)))
             }
@@ -177,8 +190,11 @@ impl Saving {
         self.version.0 += 1;
         self.in_flight = Some(self.changed.take().unwrap_or_else(Instant::now));
         (self.eager, self.hinted, self.failing, self.ahead) = (false, false, false, 0);
-        self.inputs_in_flight = std::mem::take(&mut self.inputs);
-        (self.version, self.inputs_in_flight.clone())
+        let inputs = self.keeping.as_mut().map(|keeping| {
+            keeping.in_flight = std::mem::take(&mut keeping.next);
+            keeping.in_flight.clone()
+        });
+        (self.version, inputs.unwrap_or_default())
     }
 
     /// The snapshot took so long.
@@ -192,15 +208,30 @@ impl Saving {
     pub(super) fn abandon(&mut self, now: Instant) {
         self.in_flight = None;
         self.changed.get_or_insert(now);
-        let newer = std::mem::take(&mut self.inputs);
-        self.inputs = std::mem::take(&mut self.inputs_in_flight);
-        self.inputs.extend(newer);
+        if let Some(Keeping { next, in_flight }) = self.keeping.as_deref_mut() {
+            let newer = std::mem::replace(next, std::mem::take(in_flight));
+            next.extend(newer);
+        }
     }
 
     /// The save is committed.
     pub(super) fn done(&mut self) {
         (self.in_flight, self.failing, self.has_row) = (None, false, true);
-        self.inputs_in_flight = BTreeMap::new();
+        if let Some(keeping) = &mut self.keeping {
+            keeping.in_flight.clear();
+        }
+        self.keeping.take_if(|keeping| keeping.next.is_empty());
+    }
+
+    /// Keeps, or forgets, a large input with the next snapshot.
+    pub(super) fn keep(&mut self, name: &str, bytes: Option<Bytes>) {
+        self.keeping.get_or_insert_default().next.insert(name.to_owned(), bytes);
+    }
+
+    /// What the store does not know yet of a large input; `None` when the store knows.
+    pub(super) fn unsaved_input(&self, name: &str) -> Option<Option<Bytes>> {
+        let Keeping { next, in_flight } = self.keeping.as_deref()?;
+        next.get(name).or_else(|| in_flight.get(name)).cloned()
     }
 
     /// It is not known to be committed, and goes again.
@@ -297,11 +328,11 @@ mod tests {
     #[test]
     fn inputs_to_keep_stay_with_their_save_and_survive_one_that_was_abandoned() {
         let (mut saving, now) = saving(Durability::Relaxed);
-        saving.inputs.insert("a".to_owned(), Some(Bytes::from_static(b"1")));
-        saving.inputs.insert("b".to_owned(), Some(Bytes::from_static(b"1")));
+        saving.keep("a", Some(Bytes::from_static(b"1")));
+        saving.keep("b", Some(Bytes::from_static(b"1")));
         saving.handled(|| now);
         assert_eq!(saving.begin().1.len(), 2);
-        saving.inputs.insert("a".to_owned(), None);
+        saving.keep("a", None);
         saving.abandon(now);
         let (_, inputs) = saving.begin();
         assert_eq!((&inputs["a"], inputs["b"].is_some()), (&None, true));

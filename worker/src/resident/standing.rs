@@ -128,7 +128,7 @@ impl Resident {
         if !state.saving.is_in_flight() {
             return Poll::Ready(());
         }
-        state.coroutine = Some(context.waker().clone());
+        state.wait(context);
         Poll::Pending
     }
 
@@ -138,7 +138,7 @@ impl Resident {
         if state.has_work() || state.leaving.is_some() {
             return Poll::Ready(());
         }
-        state.coroutine = Some(context.waker().clone());
+        state.wait(context);
         Poll::Pending
     }
 
@@ -148,7 +148,7 @@ impl Resident {
         let soon = Instant::now().into_std() + soon;
         let planned = state.plans.jobs || state.plans.next_due.is_some_and(|due| due < soon);
         // One sender is the session's own.
-        let posters = state.posts.as_ref().is_some_and(|(sender, _)| sender.strong_count() > 1);
+        let posters = state.posts.as_ref().is_some_and(|posts| posts.sender.strong_count() > 1);
         let busy =
             state.has_work() || state.leaving.is_some() || state.in_call || planned || posters;
         (!busy).then_some(state.active)
@@ -156,23 +156,26 @@ impl Resident {
 
     /// Whether a death of the owner before is still to be counted; asked once.
     pub(crate) fn take_strike(&self) -> bool {
-        std::mem::take(&mut self.state.borrow_mut().strike_due)
+        let past = &mut self.state.borrow_mut().past;
+        past.as_mut().is_some_and(|past| std::mem::take(&mut past.strike_due))
     }
 
     /// Deaths of owners on its account, with the one that is counted before its first message.
     pub(crate) fn strikes(&self) -> u16 {
-        self.state.borrow().strikes
+        self.state.borrow().past.as_ref().map_or(0, |past| past.strikes)
     }
 
     /// It is fed while other sessions that have killed owners wait: until a commit has succeeded, or
     /// its life in memory ends.
     pub(crate) fn begin_turn(&self, turn: OwnedSemaphorePermit) {
-        self.state.borrow_mut().turn = Some(turn);
+        self.state.borrow_mut().past().turn = Some(turn);
     }
 
     /// Others may be fed.
     pub(crate) fn end_turn(&self) {
-        self.state.borrow_mut().turn = None;
+        if let Some(past) = &mut self.state.borrow_mut().past {
+            past.turn = None;
+        }
     }
 
     /// Messages are committed one at a time until a commit has succeeded.
@@ -183,29 +186,26 @@ impl Resident {
     /// What panicked before the session was loaded again: it will be told, not called.
     pub(crate) fn set_poison(&self, poison: Poison) {
         let mut state = self.state.borrow_mut();
+        // What planned the session's own message may not have been committed, and would plan it
+        // anew: this time it is committed before that can panic again.
+        let own = !matches!(poison.kind, PoisonKind::Input(..));
+        state.careful = own;
+        let past = state.past();
         // No owner has died: there is no strike to count.
-        (state.strike_due, state.careful) = (false, false);
-        if !matches!(poison.kind, PoisonKind::Input(..)) {
-            // What planned it may not have been committed, and would plan it anew: this time it is
-            // committed before that can panic again.
-            state.careful = true;
-            state.careful_until = Some(Instant::now() + SUSPICION);
-        }
-        state.poison = Some(Box::new(poison));
+        past.strike_due = false;
+        past.careful_until = own.then(|| Instant::now() + SUSPICION);
+        past.poison = Some(poison);
     }
 
     /// Whether this message is what panicked before.
     pub(crate) fn take_poison(&self, kind: &PoisonKind) -> Option<Poison> {
         let mut state = self.state.borrow_mut();
-        if state.poison.as_ref()?.kind != *kind {
-            return None;
-        }
-        state.poison.take().map(|poison| *poison)
+        state.past.as_mut()?.poison.take_if(|poison| poison.kind == *kind)
     }
 
     /// Whether anything that panicked is expected to come again.
     pub(crate) fn has_poison(&self) -> bool {
-        self.state.borrow().poison.is_some()
+        self.state.borrow().past.as_ref().is_some_and(|past| past.poison.is_some())
     }
 
     /// What a channel's input is called across reloads.

@@ -17,7 +17,7 @@ use tokio::sync::{OwnedSemaphorePermit, mpsc};
 use tokio::time::Instant;
 
 use super::saving::{Policy, Saving};
-use super::{ChannelKey, Leave, Plans, Poison, Tab, Waiting, Work};
+use super::{ChannelKey, Cut, Leave, Plans, Poison, Tab, Waiting, Work};
 use crate::output::{Cursor, Leaves, OutputLog};
 
 /// Events are kept so long for a channel that is away (R12).
@@ -44,10 +44,7 @@ pub(super) struct State {
     pub(super) last_key: u32,
     pub(super) last_serial: u32,
     pub(super) mailbox: VecDeque<Waiting>,
-    /// Messages of work beside the session.
-    pub(super) posts: Option<(mpsc::Sender<Bytes>, mpsc::Receiver<Bytes>)>,
-    /// How many of them were handled.
-    pub(super) posted: u64,
+    pub(super) posts: Option<Box<Posts>>,
     /// Attached hooks that have not run.
     pub(super) attached: usize,
     /// Whether the next turn is the mailbox's, so that neither inputs nor posts starve.
@@ -63,21 +60,11 @@ pub(super) struct State {
     pub(super) asleep: bool,
     /// What is handled next may kill the worker: it is committed before anything follows.
     pub(super) careful: bool,
-    /// … and not only the first one.
-    pub(super) careful_until: Option<Instant>,
     /// It was handled.
     pub(super) holding: bool,
-    /// A death of the owner before is to be counted before anything is handled (R10).
-    pub(super) strike_due: bool,
-    pub(super) strikes: u16,
-    /// It has killed owners: while it has this, no other such session is fed (R10).
-    pub(super) turn: Option<OwnedSemaphorePermit>,
     pub(super) told_large: bool,
-    /// What panicked before the session was loaded again.
-    pub(super) poison: Option<Box<Poison>>,
+    pub(super) past: Option<Box<Past>>,
     pub(super) saving: Saving,
-    /// The owners before that made snapshots: epoch, and the revision at which each began (R13).
-    pub(super) owners: Vec<(Epoch, Revision)>,
     /// The revision at which this owner began.
     pub(super) base: Revision,
     /// While a save is in flight and outputs wait for it: those up to here do not.
@@ -86,13 +73,42 @@ pub(super) struct State {
     pub(super) confirmed: Instant,
     /// When something last happened.
     pub(super) active: Instant,
-    /// When the session was loaded, if its owner before had died.
-    pub(super) inherited: Option<Instant>,
     /// A channel was dropped that may have applied inputs: who is unknown now may be it (R7).
     pub(super) dropped: bool,
     /// Whether the app has handled or planned something: an untouched session is not worth keeping.
     pub(super) touched: bool,
-    pub(super) coroutine: Option<Waker>,
+    /// The task of the session's life.
+    pub(super) task: Option<Waker>,
+    /// The coroutine waits for work.
+    waits: bool,
+    /// The coroutine is to be dropped.
+    pub(super) cut: Option<Cut>,
+}
+
+/// What owners before have left, in this memory or another; a session that began here has none.
+#[derive(Default)]
+pub(super) struct Past {
+    /// Those that made snapshots: epoch, and the revision at which each began (R13).
+    pub(super) owners: Vec<(Epoch, Revision)>,
+    /// When the session was loaded, if its owner before had died.
+    pub(super) inherited: Option<Instant>,
+    /// That death is to be counted before anything is handled (R10).
+    pub(super) strike_due: bool,
+    pub(super) strikes: u16,
+    /// The session has killed owners: while it has this, no other such session is fed (R10).
+    pub(super) turn: Option<OwnedSemaphorePermit>,
+    /// What panicked before the session was loaded again.
+    pub(super) poison: Option<Poison>,
+    /// So long every message is committed before another follows.
+    pub(super) careful_until: Option<Instant>,
+}
+
+/// Messages of work beside the session.
+pub(super) struct Posts {
+    pub(super) sender: mpsc::Sender<Bytes>,
+    pub(super) queue: mpsc::Receiver<Bytes>,
+    /// How many were handled.
+    pub(super) handled: u64,
 }
 
 /// One client's conversation with the session.
@@ -135,7 +151,6 @@ impl State {
             last_serial: 0,
             mailbox: VecDeque::new(),
             posts: None,
-            posted: 0,
             dropped: false,
             attached: 0,
             mailbox_first: true,
@@ -145,22 +160,18 @@ impl State {
             sleep_wanted: false,
             asleep: false,
             careful: false,
-            careful_until: None,
             holding: false,
-            strike_due: false,
-            strikes: 0,
-            turn: None,
             told_large: false,
-            poison: None,
+            past: None,
             saving,
-            owners: Vec::new(),
             base: Revision(0),
             gate: None,
             confirmed: now,
             active: now,
-            inherited: None,
             touched: false,
-            coroutine: None,
+            task: None,
+            waits: false,
+            cut: None,
         }
     }
 
@@ -168,10 +179,31 @@ impl State {
         self.channels.iter_mut().find(|channel| channel.key == key)
     }
 
-    pub(super) fn wake(&mut self) {
-        if let Some(coroutine) = self.coroutine.take() {
-            coroutine.wake();
+    /// The coroutine waits until it is woken.
+    pub(super) fn wait(&mut self, context: &Context<'_>) {
+        self.register(context);
+        self.waits = true;
+    }
+
+    /// Whoever polls is the task that is to be woken.
+    pub(super) fn register(&mut self, context: &Context<'_>) {
+        // Most often it is the same task as before.
+        if !self.task.as_ref().is_some_and(|task| task.will_wake(context.waker())) {
+            self.task = Some(context.waker().clone());
         }
+    }
+
+    pub(super) fn wake(&mut self) {
+        if std::mem::take(&mut self.waits)
+            && let Some(task) = &self.task
+        {
+            task.wake_by_ref();
+        }
+    }
+
+    /// What owners before have left, to be changed.
+    pub(super) fn past(&mut self) -> &mut Past {
+        self.past.get_or_insert_default()
     }
 
     /// The channel that `open` may attach to, a new one if need be.
@@ -229,7 +261,8 @@ impl State {
             Some((at, channel)) => (at, channel.away_since),
             None => return Err(Denied::Refused(Refused::TooManyChannels)),
         };
-        let returning = self.inherited.is_some_and(|loaded| loaded.elapsed() < ALL_RETURNING);
+        let inherited = self.past.as_ref().and_then(|past| past.inherited);
+        let returning = inherited.is_some_and(|loaded| loaded.elapsed() < ALL_RETURNING);
         if returning || away_since.elapsed() < RETURNING {
             return Err(Denied::Refused(Refused::Retry { after_ms: 1000, owner: None }));
         }
@@ -280,7 +313,7 @@ impl State {
     }
 
     pub(super) fn has_work(&self) -> bool {
-        let posted = self.posts.as_ref().is_some_and(|(_, posts)| !posts.is_empty());
+        let posted = self.posts.as_ref().is_some_and(|posts| !posts.queue.is_empty());
         let waiting = !self.must_wait() && (posted || !self.mailbox.is_empty());
         self.stopped || self.snapshot_wanted || self.attached > 0 || waiting
     }
@@ -291,11 +324,11 @@ impl State {
     }
 
     fn next_post(&mut self, context: &mut Context<'_>) -> Option<Work> {
-        let (_, posts) = self.posts.as_mut()?;
+        let posts = self.posts.as_mut()?;
         // Never closed: a sender is kept beside it.
-        let Poll::Ready(Some(post)) = posts.poll_recv(context) else { return None };
-        self.posted += 1;
-        Some(Work::Post(self.posted, post))
+        let Poll::Ready(Some(post)) = posts.queue.poll_recv(context) else { return None };
+        posts.handled += 1;
+        Some(Work::Post(posts.handled, post))
     }
 
     fn next_input(&mut self) -> Option<Work> {
@@ -402,11 +435,16 @@ impl State {
     /// Up to which revision the log of an earlier owner is also this one's; `None` when that owner
     /// is not known any more.
     pub(super) fn shared_with(&self, epoch: Epoch, earlier: Epoch) -> Option<Revision> {
-        let first = self.owners.first().filter(|(first, _)| *first <= earlier);
-        first?;
+        let owners = self.owners();
+        owners.first().filter(|(first, _)| *first <= earlier)?;
         let this = (epoch, self.base);
-        let next = self.owners.iter().chain([&this]).find(|(next, _)| *next > earlier);
+        let next = owners.iter().chain([&this]).find(|(next, _)| *next > earlier);
         next.map(|(_, base)| *base)
+    }
+
+    /// The owners before that made snapshots: epoch, and the revision at which each began.
+    pub(super) fn owners(&self) -> &[(Epoch, Revision)] {
+        self.past.as_ref().map_or(&[], |past| &past.owners)
     }
 
     /// A session in which nothing has happened is not worth keeping when nobody is there.
