@@ -90,25 +90,23 @@ fn live<S: Session>(mut app: S, mut ctx: Context) -> impl Future<Output = End> {
                 return End::Deleted;
             }
             resident.set_plans(ctx.plans());
-            match next(&resident, &mut ctx).await {
-                Todo::Message(message) => {
-                    if let Err(end) = Box::pin(feed(&mut app, &mut ctx, message)).await {
+            let sleeps = match next(&resident, &mut ctx).await {
+                Todo::Stop => return End::Stopped,
+                Todo::Sleep => true,
+                // Moved as a whole, so that no room is held for it beside the box.
+                todo => {
+                    if let Err(end) = Box::pin(act(&mut app, &mut ctx, todo)).await {
                         return end;
                     }
-                    if resident.has_work() || ctx.timers.is_due(Instant::now().into_std()) {
-                        give_way().await;
-                    }
+                    false
                 }
-                Todo::Snapshot => save(&app, &ctx),
-                Todo::Attached => Box::pin(attached(&mut app, &mut ctx)).await,
-                Todo::Sleep => {
-                    app = match Box::pin(sleep(app, &ctx)).await {
-                        Ok(app) => app,
-                        Err(end) => return end,
-                    };
-                    Box::pin(started(&mut app, &mut ctx)).await;
-                }
-                Todo::Stop => return End::Stopped,
+            };
+            if sleeps {
+                app = match Box::pin(sleep(app, &ctx)).await {
+                    Ok(app) => app,
+                    Err(end) => return end,
+                };
+                Box::pin(started(&mut app, &mut ctx)).await;
             }
         }
     }
@@ -180,6 +178,27 @@ async fn next_or_timer(resident: &Resident, ctx: &mut Context, due: std::time::I
             ctx.timers.pop_due(Instant::now().into_std()).unwrap_or_default(),
         )),
     }
+}
+
+/// Does one thing, awake.
+async fn act<S: Session>(
+    app: &mut S,
+    ctx: &mut Context,
+    todo: Todo,
+) -> std::result::Result<(), End> {
+    match todo {
+        Todo::Message(message) => {
+            feed(app, ctx, message).await?;
+            if ctx.resident.has_work() || ctx.timers.is_due(Instant::now().into_std()) {
+                give_way().await;
+            }
+        }
+        Todo::Snapshot => save(app, ctx),
+        Todo::Attached => attached(app, ctx).await,
+        // Those are for the coroutine itself.
+        Todo::Sleep | Todo::Stop => {}
+    }
+    Ok(())
 }
 
 /// Has a message handled, once the session is known to be ours and its strikes are counted.
