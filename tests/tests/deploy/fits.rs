@@ -98,6 +98,13 @@ fn every_port_that_something_names_is_one_where_its_program_listens() -> Result<
                 let open = host == "0.0.0.0";
                 ensure!(named == open, "{folder}: {title}: {address} against its ports");
             }
+            if let Some(port) = flag(container, "--worker-admin-port") {
+                let workers =
+                    ours(&objects).into_iter().filter(|(.., c)| c["command"][0] == "/worker");
+                let listens = workers.filter_map(|(.., c)| flag(c, "--admin-listen"));
+                let known = listens.filter_map(|at| at.rsplit_once(':')).all(|(_, at)| at == port);
+                ensure!(known, "{folder}: {title}: workers are asked at {port}");
+            }
             for probe in ["readinessProbe", "livenessProbe", "startupProbe"] {
                 let port = container[probe]["httpGet"].get("port");
                 let known = port.is_none_or(|port| !pod_ports(pod, port).is_empty());
@@ -185,6 +192,7 @@ fn network_policies_let_in_what_the_parts_have_to_say_to_each_other() -> Result<
         ("gateway", "ingress", "http"),
         ("gateway", "ingress", "admin"),
         ("gateway", "egress", "link"),
+        ("gateway", "egress", "admin"),
         ("worker", "ingress", "link"),
         ("worker", "ingress", "admin"),
         ("worker-to-database", "egress", "postgres"),

@@ -222,7 +222,8 @@ impl Site {
         Ok(statuses)
     }
 
-    /// Waits until every gateway has a link to each worker, and to no other.
+    /// Waits until every gateway has a link to each worker, and to no other, and shows what these say
+    /// of themselves.
     pub(crate) async fn until_linked(&self) -> Result<()> {
         wait_until("gateways are linked to all workers", async || {
             Ok(self.statuses().await?.iter().all(|status| self.is_linked(status)))
@@ -232,7 +233,7 @@ impl Site {
 
     fn is_linked(&self, status: &Value) -> bool {
         let workers = status["workers"].as_array();
-        let is_up = |worker: &Value| worker["state"] == "up";
+        let is_up = |worker: &Value| worker["state"] == "up" && worker["load"]["sessions"].is_u64();
         workers.is_some_and(|all| all.len() == self.api.replicas() && all.iter().all(is_up))
     }
 
