@@ -102,9 +102,7 @@ async fn what_came_before_a_gap_is_applied() -> Result<()> {
         client.say(append(n)).await?;
     }
     assert_eq!(client.closed().await?, 4400);
-    let back = Client::greeted(&cluster, "shared", hello(CHANNEL, 2)).await?;
-    let (mut back, welcome) = back;
-    assert_eq!(welcome["applied"], 2);
+    let (mut back, _) = Client::greeted(&cluster, "shared", hello(CHANNEL, 2)).await?;
     assert_eq!(back.list(3).await?, json!([1, 2]));
     Ok(())
 }
