@@ -33,7 +33,7 @@ use tokio::sync::{Semaphore, SemaphorePermit, oneshot};
 use tokio::time::{sleep, timeout};
 
 /// How long the browser may take to start, and a page to show what a test waits for.
-pub const DEADLINE: Duration = Duration::from_secs(20);
+pub const DEADLINE: Duration = Duration::from_secs(60);
 
 /// Where pictures of pages lie.
 pub const SCREENSHOTS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/browser/output");

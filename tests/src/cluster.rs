@@ -11,6 +11,7 @@ use tokio::process::Command;
 
 use crate::clock::Clocks;
 use crate::faults::{Faults, Victim};
+use crate::place::Place;
 use crate::process::{Process, program};
 use crate::{DEADLINE, siphash};
 
@@ -132,6 +133,8 @@ pub struct Node {
     pub address: String,
     /// Where operators look.
     pub admin: String,
+    /// What keeps the address for it while it is away, if it is to come again.
+    pub place: Option<Place>,
 }
 
 impl Cluster {
@@ -139,10 +142,10 @@ impl Cluster {
     pub async fn start(options: Options) -> Result<Self> {
         let mut workers = Vec::new();
         for index in 0..options.workers {
-            workers.push(start_worker(&options, index, "127.0.0.1:0").await?);
+            workers.push(start_worker(&options, index, Place::free()?).await?);
         }
         let known = ["--workers", &addresses(&workers)];
-        let gateway = start_gateway(&options, "127.0.0.1:0", known).await?;
+        let gateway = start_gateway(&options, Place::free()?, known).await?;
         let cluster = Self { gateway, workers, options };
         for index in 0..cluster.workers.len() {
             cluster.wait_for_worker(index, "up").await?;
@@ -153,7 +156,7 @@ impl Cluster {
     /// Starts one more gateway for the same workers, and waits until it has reached one of them.
     pub async fn another_gateway(&self) -> Result<Node> {
         let known = ["--workers", &addresses(&self.workers)];
-        let gateway = start_gateway(&self.options, "127.0.0.1:0", known).await?;
+        let gateway = start_gateway(&self.options, Place::free()?, known).await?;
         poll(async || gateway.admin_get("/readyz").await, |(status, _)| *status == 200).await?;
         Ok(gateway)
     }
@@ -187,8 +190,8 @@ impl Cluster {
 
     /// Starts a worker again at its address; what awaits it there may end it at once.
     pub async fn start_worker_again(&mut self, index: usize) -> Result<()> {
-        let address = self.workers[index].address.clone();
-        self.workers[index] = start_worker(&self.options, index, &address).await?;
+        let place = self.workers[index].place()?;
+        self.workers[index] = start_worker(&self.options, index, place).await?;
         Ok(())
     }
 
@@ -216,9 +219,8 @@ impl Cluster {
 
     /// Starts another gateway at the address of the one that has ended.
     pub async fn start_gateway_again(&mut self) -> Result<()> {
-        let address = self.gateway.address.clone();
         let known = ["--workers", &addresses(&self.workers)];
-        self.gateway = start_gateway(&self.options, &address, known).await?;
+        self.gateway = start_gateway(&self.options, self.gateway.place()?, known).await?;
         Ok(())
     }
 
@@ -272,6 +274,11 @@ pub(crate) async fn poll<T: std::fmt::Debug>(
 }
 
 impl Node {
+    /// Where it is to be started again.
+    pub(crate) fn place(&self) -> Result<Place> {
+        self.place.clone().context("it has no address that is kept for it")
+    }
+
     /// Its `/status`.
     pub async fn status(&self) -> Result<Value> {
         let (status, body) = self.admin_get("/status").await?;
@@ -314,12 +321,12 @@ fn addresses(workers: &[Node]) -> String {
 /// Starts a gateway that listens there and knows its workers by this flag.
 pub(crate) async fn start_gateway(
     options: &Options,
-    address: &str,
+    place: Place,
     workers: [&str; 2],
 ) -> Result<Node> {
     let mut command = Command::new(program("gateway"));
     command
-        .args(["run", "--listen", address, "--admin-listen", "127.0.0.1:0"])
+        .args(["run", "--listen", place.address(), "--admin-listen", "127.0.0.1:0"])
         .args(["--log-format", "json"])
         .args(["--placement-key", &hex(&PLACEMENT_KEY)])
         .args(workers)
@@ -332,17 +339,17 @@ pub(crate) async fn start_gateway(
     options.give_clock("gateway", &mut command)?;
     let node = start_node("gateway", command, "gateway listens").await?;
     options.faults.must_be_known(Victim::Gateway, &node.process).await?;
-    Ok(node)
+    Ok(Node { place: Some(place), ..node })
 }
 
 /// Starts a worker that listens there.
-pub(crate) async fn start_worker(options: &Options, index: usize, address: &str) -> Result<Node> {
-    let mut command = worker_command(options, index, address);
+pub(crate) async fn start_worker(options: &Options, index: usize, place: Place) -> Result<Node> {
+    let mut command = worker_command(options, index, place.address());
     let name = format!("worker {index}");
     options.give_clock(&name, &mut command)?;
     let node = start_node(&name, command, "worker listens").await?;
     options.faults.must_be_known(Victim::Worker(index), &node.process).await?;
-    Ok(node)
+    Ok(Node { place: Some(place), ..node })
 }
 
 fn worker_command(options: &Options, index: usize, address: &str) -> Command {
@@ -366,7 +373,7 @@ pub async fn start_node(name: &str, command: Command, message: &str) -> Result<N
     let line = process.wait_for_message(message).await?;
     let address = |field: &str| line[field].as_str().map(str::to_owned).context("no address");
     let (address, admin) = (address("listen")?, address("admin_listen")?);
-    Ok(Node { process, address, admin })
+    Ok(Node { process, address, admin, place: None })
 }
 
 /// A request of one line and its whole answer.

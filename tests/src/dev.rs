@@ -103,7 +103,7 @@ impl Project {
     pub async fn begin(command: Command) -> Result<Dev> {
         let process = Process::spawn("gateway dev", command)?;
         let (address, admin) = process.wait_for_line(addresses_in).await?;
-        Ok(Dev { gateway: Node { process, address, admin } })
+        Ok(Dev { gateway: Node { process, address, admin, place: None } })
     }
 
     /// Runs a `gateway` command that ends by itself: exit code, stdout and stderr.

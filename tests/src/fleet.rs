@@ -12,6 +12,7 @@ use tempfile::TempDir;
 
 use crate::cluster::{Node, Options, poll, start_gateway, start_worker};
 use crate::faults::Faults;
+use crate::place::Place;
 use crate::proxy::{Crossing, Proxy};
 
 /// What to start.
@@ -79,7 +80,7 @@ impl Fleet {
         let topology = fleet.next_topology(size);
         for gateway in 0..gateways {
             fleet.tell(gateway, &topology)?;
-            let node = fleet.start_gateway(gateway, "127.0.0.1:0").await?;
+            let node = fleet.start_gateway(gateway, Place::free()?).await?;
             if fleet.plan.has_browser_proxies {
                 fleet.browser_proxies.push(Proxy::start(&node.address).await?);
             }
@@ -106,9 +107,9 @@ impl Fleet {
 
     // --- gateways --------------------------------------------------------------------------------
 
-    async fn start_gateway(&self, gateway: usize, address: &str) -> Result<Node> {
+    async fn start_gateway(&self, gateway: usize, place: Place) -> Result<Node> {
         let source = format!("file:{}", self.file(gateway).display());
-        start_gateway(&self.plan.options, address, ["--topology", &source]).await
+        start_gateway(&self.plan.options, place, ["--topology", &source]).await
     }
 
     /// Those between a gateway and the workers.
@@ -119,8 +120,8 @@ impl Fleet {
 
     /// Starts a gateway that has ended again, at its address.
     pub async fn start_gateway_again(&mut self, gateway: usize) -> Result<()> {
-        let address = self.gateways[gateway].address.clone();
-        let node = self.start_gateway(gateway, &address).await?;
+        let place = self.gateways[gateway].place()?;
+        let node = self.start_gateway(gateway, place).await?;
         self.proxies[gateway] = self.proxies_of(&node);
         self.gateways[gateway] = node;
         Ok(())
@@ -179,10 +180,11 @@ impl Fleet {
             }
         }
         let options: Vec<_> = (self.workers.len()..count)
-            .map(|index| Ok((index, self.options_of(index)?)))
+            .map(|index| Ok((index, self.options_of(index)?, Place::free()?)))
             .collect::<Result<_>>()?;
-        let new =
-            options.iter().map(|(index, options)| start_worker(options, *index, "127.0.0.1:0"));
+        let new = options
+            .iter()
+            .map(|(index, options, place)| start_worker(options, *index, place.clone()));
         let new = try_join_all(new).await?;
         for worker in new {
             if self.plan.has_proxies {
@@ -200,8 +202,8 @@ impl Fleet {
 
     /// Starts a worker again at its address.
     pub async fn start_worker_again(&mut self, index: usize) -> Result<()> {
-        let address = self.workers[index].address.clone();
-        self.workers[index] = start_worker(&self.options_of(index)?, index, &address).await?;
+        let place = self.workers[index].place()?;
+        self.workers[index] = start_worker(&self.options_of(index)?, index, place).await?;
         Ok(())
     }
 

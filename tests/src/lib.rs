@@ -19,6 +19,7 @@ pub mod manifests;
 pub mod network;
 pub mod page;
 pub mod peer;
+pub mod place;
 pub mod postgres;
 pub mod process;
 pub mod proxy;

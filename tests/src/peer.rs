@@ -1,7 +1,9 @@
 //! A gateway that says to a worker exactly what a test wants said, and keeps to itself what it hears.
 
+use std::time::Duration;
+
 use anyhow::{Context, Result, bail};
-use bytes::{Buf, Bytes, BytesMut};
+use bytes::{Bytes, BytesMut};
 use single_state_proto::decoder::Decoder;
 use single_state_proto::frame::{Hello, Open, Skipped};
 use single_state_proto::id::{
@@ -14,6 +16,9 @@ use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout_at};
 
 use crate::DEADLINE;
+
+/// So long it reads, whatever else is due: also after nobody has called it for a while.
+const LOOK: Duration = Duration::from_millis(10);
 
 /// One end of a link to a worker.
 #[derive(Debug)]
@@ -91,18 +96,20 @@ impl Peer {
             if let Some(event) = self.link.poll_event() {
                 return Ok(Some(event));
             }
-            self.link.handle_timeout(std::time::Instant::now())?;
             self.flush().await?;
             if Instant::now() > deadline {
                 bail!("the worker says nothing");
             }
             let read = self.stream.read_buf(self.decoder.buffer());
-            match timeout_at(self.link.poll_timeout().into(), read).await {
+            // What came while nobody has read is no silence.
+            let until = Instant::from(self.link.poll_timeout()).max(Instant::now() + LOOK);
+            match timeout_at(until, read).await {
                 Ok(Ok(0)) => return Ok(None),
                 Ok(Ok(_)) => self.take_frames()?,
                 Ok(Err(error)) => return Err(error).context("read from a worker"),
                 Err(_) => {}
             }
+            self.link.handle_timeout(std::time::Instant::now())?;
         }
     }
 
@@ -142,8 +149,9 @@ impl Peer {
     async fn flush(&mut self) -> Result<()> {
         while self.link.wants_transmit() {
             self.link.poll_transmit(&mut self.out);
-            self.stream.write_all(&self.out).await.context("write to a worker")?;
-            self.out.advance(self.out.len());
+            while !self.out.is_empty() {
+                self.stream.write_buf(&mut self.out).await.context("write to a worker")?;
+            }
         }
         Ok(())
     }

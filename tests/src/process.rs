@@ -196,13 +196,13 @@ impl Process {
         Ok(tokio::time::timeout(time, self.child.wait()).await.ok().transpose()?)
     }
 
-    /// Memory that it holds now, in KiB.
+    /// Memory of its own that it holds now, in KiB: its program's pages come and go as they like.
     pub fn resident_kib(&self) -> Result<u64> {
         let id = self.id().context("the process has ended")?;
         let status = std::fs::read_to_string(format!("/proc/{id}/status"))?;
-        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+        let line = status.lines().find_map(|line| line.strip_prefix("RssAnon:"));
         let kib = line.and_then(|line| line.split_whitespace().next());
-        kib.context("no VmRSS")?.parse().context("read VmRSS")
+        kib.context("no RssAnon")?.parse().context("read RssAnon")
     }
 }
 

@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use single_state_tests::chromium::{Chromium, SCREENSHOTS};
+use single_state_tests::chromium::{Chromium, DEADLINE, SCREENSHOTS};
 
 const PAGE: &str = "data:text/html,<title>t</title><input id=in><button id=b \
     onclick=\"setTimeout(() => out.textContent = 'typed ' + document.getElementById('in').value, 100)\">\
@@ -63,7 +63,7 @@ async fn a_test_that_panics_leaves_no_browser_behind() {
     panicking.await.unwrap_err();
     let start = Instant::now();
     while running(process) {
-        assert!(start.elapsed() < Duration::from_secs(5), "chromium {process} is still running");
+        assert!(start.elapsed() < DEADLINE, "chromium {process} is still running");
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
 }

@@ -1,6 +1,6 @@
 //! What one browser may make the gateway hold or do, and that nobody else notices.
 
-use anyhow::Result;
+use anyhow::{Result, bail};
 use serde_json::json;
 use single_state_tests::browser::Browser;
 use single_state_tests::cluster::{Cluster, Options, http};
@@ -11,25 +11,25 @@ fn one_worker() -> Options {
 
 #[tokio::test]
 async fn a_browser_that_sends_more_than_its_rate_is_slowed_and_loses_nothing() -> Result<()> {
-    let options = one_worker().gateway_flag("--max-messages-per-second", "200");
+    let options = one_worker().gateway_flag("--max-messages-per-second", "100");
     let cluster = Cluster::start(options).await?;
     let mut quick = Browser::connect(&cluster.url("?session=quick")).await?;
     let mut other = Browser::connect(&cluster.url("?session=other")).await?;
-    for n in 0..600 {
+    for n in 0..300 {
         quick.send(json!({"tag": "append", "n": n})).await?;
     }
     quick.send(json!({"tag": "list"})).await?;
     // The neighbour has many answers before the quick one has all of its own.
-    for _ in 0..50 {
+    for _ in 0..20 {
         assert_eq!(other.ask(json!({"tag": "ping"})).await?["tag"], "pong");
     }
     let mut received = 0;
     while quick.try_receive().is_some() {
         received += 1;
     }
-    assert!(received < 600, "{received} answers came at once");
+    assert!(received < 300, "{received} answers came at once");
     let list = quick.receive_where(|message| message["tag"] == "list").await?;
-    assert_eq!(list["items"], json!((0..600).collect::<Vec<_>>()));
+    assert_eq!(list["items"], json!((0..300).collect::<Vec<_>>()));
     Ok(())
 }
 
@@ -55,14 +55,19 @@ async fn connections_beyond_the_limits_are_refused_and_have_room_again_later() -
 async fn a_quiet_browser_that_answers_pings_stays_and_one_that_does_not_is_given_up() -> Result<()>
 {
     let options = one_worker().gateway_flag("--ping-after", "1s");
-    let cluster = Cluster::start(options.gateway_flag("--idle-timeout", "3s")).await?;
+    let cluster = Cluster::start(options.gateway_flag("--idle-timeout", "8s")).await?;
     // The library answers pings while it is read, so this one lives while it waits …
     let mut there = Browser::connect(&cluster.url("?session=there")).await?;
     // … and nobody reads for this one.
     let gone = Browser::connect(&cluster.url("?session=gone")).await?;
-    there.send(json!({"tag": "wait", "seconds": 6})).await?;
+    there.send(json!({"tag": "wait", "seconds": 12})).await?;
     assert_eq!(there.receive().await?["tag"], "waited");
-    cluster.wait_for_metric("single_state_connections", |open| open == 1.0).await?;
+    tokio::select! {
+        more = there.receive() => bail!("{more:?}"),
+        is_alone = cluster.wait_for_metric("single_state_connections", |open| open == 1.0) => {
+            is_alone?;
+        }
+    }
     drop(gone);
     Ok(())
 }
@@ -179,7 +184,7 @@ async fn a_session_for_which_a_worker_has_no_room_waits_until_there_is() -> Resu
 
 #[tokio::test]
 async fn of_browsers_that_come_all_at_once_each_is_soon_served_or_turned_away() -> Result<()> {
-    const STORM: usize = 300;
+    const STORM: usize = 400;
     let options = one_worker().gateway_flag("--max-handshakes-per-second", "50");
     let cluster = Cluster::start(options.gateway_flag("--max-handshake-wait", "1s")).await?;
     let before = cluster.gateway.process.resident_kib()?;
@@ -189,11 +194,13 @@ async fn of_browsers_that_come_all_at_once_each_is_soon_served_or_turned_away() 
         let url = url.clone();
         storm.spawn(async move { Browser::connect_or_refused(&url).await });
     }
-    let (mut served, mut refused) = (Vec::new(), 0);
+    let (mut served, mut refused, mut hung_up) = (Vec::new(), 0, 0);
     while let Some(outcome) = storm.join_next().await {
-        match outcome?? {
-            Ok(browser) => served.push(browser),
-            Err(refusal) => {
+        match outcome? {
+            Ok(Ok(browser)) => served.push(browser),
+            // It had said nothing within a second.
+            Err(_) => hung_up += 1,
+            Ok(Err(refusal)) => {
                 assert_eq!(refusal.status, 503);
                 assert!(refusal.body.contains("try later"), "{}", refusal.body);
                 refused += 1;
@@ -203,7 +210,8 @@ async fn of_browsers_that_come_all_at_once_each_is_soon_served_or_turned_away() 
     // A second's worth at once, and as many while the others come.
     assert!(served.len() >= 50 && refused > 0, "{} served, {refused} refused", served.len());
     let shed = cluster.gateway.metric("single_state_handshakes_shed_total").await?;
-    assert_eq!((shed, served.len() + refused), (refused as f64, STORM));
+    assert_eq!((shed, served.len() + refused + hung_up), ((refused + hung_up) as f64, STORM));
+    assert!(hung_up < STORM / 10, "{hung_up} were not told");
     assert_eq!(cluster.gateway.metric("single_state_handshakes_waiting").await?, 0.0);
     for browser in &mut served {
         assert_eq!(browser.ask(json!({"tag": "ping"})).await?["tag"], "pong");

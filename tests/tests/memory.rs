@@ -92,7 +92,7 @@ async fn work_that_is_due_is_done_with_nobody_there() -> Result<()> {
     // What is due within the idle time keeps a session in memory, so it must be further away.
     let mut cluster = cluster(&folder, &[("--passivate-after", "100ms")]).await?;
     let mut browser = Browser::connect(&cluster.url("?session=anna")).await?;
-    browser.send(json!({"tag": "later", "n": 7, "seconds": 2})).await?;
+    browser.send(json!({"tag": "later", "n": 7, "seconds": 8})).await?;
     append(&mut browser, 1, 1).await?;
     browser.close().await?;
     cluster.wait_for_worker_status(0, |status| status["dirty"] == 0).await?;

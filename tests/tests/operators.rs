@@ -137,10 +137,13 @@ async fn what_waits_for_a_slow_link_is_counted() -> Result<()> {
     assert_eq!(tab.ask(json!({"tag": "ping"})).await?["tag"], "pong");
     let slow = Faults { down: Flow::Slow(1_000_000), ..Faults::default() };
     fleet.proxies[0][0].set(slow);
-    tab.send(json!({"tag": "burst", "events": 1, "bytes": 15_000_000})).await?;
+    // More than any kernel takes.
+    tab.send(json!({"tag": "burst", "events": 4, "bytes": 15_000_000})).await?;
     fleet.workers[0].wait_for_metric(FOR_GATEWAYS, |bytes| bytes > 1e6).await?;
     fleet.proxies[0][0].heal();
-    assert_eq!(tab.receive().await?["n"], 0);
+    for n in 0..4 {
+        assert_eq!(tab.receive().await?["n"], n);
+    }
     fleet.workers[0].wait_for_metric(FOR_GATEWAYS, |bytes| bytes == 0.0).await
 }
 
@@ -149,7 +152,7 @@ async fn what_waits_for_a_busy_session_is_counted_and_for_how_long_it_did() -> R
     let cluster = Cluster::start(Options { workers: 1, ..Options::fixture() }).await?;
     let (gateway, worker) = (&cluster.gateway, &cluster.workers[0]);
     let mut tab = Browser::connect(&cluster.url("")).await?;
-    tab.send(json!({"tag": "wait", "seconds": 3})).await?;
+    tab.send(json!({"tag": "wait", "seconds": 8})).await?;
     // Its window takes 16 of them, and the gateway keeps the others.
     for _ in 0..40 {
         tab.send_binary(vec![0; 4000]).await?;
@@ -170,7 +173,7 @@ async fn what_waits_for_a_busy_session_is_counted_and_for_how_long_it_did() -> R
     assert_eq!(worker.metric("single_state_queue_seconds_count").await?, 41.0);
     assert!(worker.metric("single_state_queue_seconds_sum").await? > 15.0);
     assert!(worker.metric("single_state_queue_seconds_sum").await? < 41.0 * 60.0);
-    assert!(worker.metric("single_state_handle_seconds_sum").await? >= 3.0);
+    assert!(worker.metric("single_state_handle_seconds_sum").await? >= 8.0);
     Ok(())
 }
 
@@ -209,7 +212,8 @@ async fn sessions_that_are_not_at_home_are_counted_until_they_are() -> Result<()
 async fn sessions_are_counted_while_they_load_sleep_and_leave() -> Result<()> {
     let (folder, store) = store()?;
     let options = Options { workers: 1, ..Options::fixture() }.store(&store);
-    let cluster = Cluster::start(options.worker_flag("--memory-budget", "1")).await?;
+    let options = options.worker_flag("--memory-budget", "1").worker_flag("--handler-grace", "60s");
+    let cluster = Cluster::start(options.worker_flag("--drain-timeout", "60s")).await?;
     let worker = &cluster.workers[0];
 
     let database = Connection::open(folder.path().join("sessions.sqlite"))?;
@@ -222,7 +226,7 @@ async fn sessions_are_counted_while_they_load_sleep_and_leave() -> Result<()> {
     assert_eq!(worker.metric("single_state_sessions_loading").await?, 0.0);
 
     worker.wait_for_metric("single_state_sessions_asleep", |sessions| sessions == 1.0).await?;
-    tab.send(json!({"tag": "wait", "seconds": 2})).await?;
+    tab.send(json!({"tag": "wait", "seconds": 60})).await?;
     worker.wait_for_metric("single_state_sessions_asleep", |sessions| sessions == 0.0).await?;
 
     // What runs is waited for.

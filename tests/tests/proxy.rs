@@ -5,6 +5,7 @@ use std::time::Duration;
 use anyhow::{Result, bail};
 use single_state_tests::DEADLINE;
 use single_state_tests::append::wait_until;
+use single_state_tests::place::Place;
 use single_state_tests::proxy::{Faults, Flow, Proxy, Way};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
@@ -183,11 +184,8 @@ async fn who_is_new_is_refused_and_who_is_there_stays() -> Result<()> {
 #[tokio::test]
 async fn who_connects_to_nobody_is_reset_until_there_is_a_target() -> Result<()> {
     let mut pair = Pair::connect().await?;
-    let nobody = {
-        let listener = TcpListener::bind("127.0.0.1:0").await?;
-        listener.local_addr()?.to_string()
-    };
-    pair.proxy.set_target(&nobody);
+    let nobody = Place::free()?;
+    pair.proxy.set_target(nobody.address());
     let mut lost = TcpStream::connect(pair.proxy.address()).await?;
     must_be_reset(&mut lost).await?;
     pair.proxy.set_target(&pair.listener.local_addr()?.to_string());

@@ -138,11 +138,11 @@ async fn a_session_that_waits_or_computes_for_5_s_delays_no_other() -> Result<()
     let mut other = Browser::connect(&cluster.url("?session=other")).await?;
     waiting.send(json!({"tag": "wait", "seconds": 5})).await?;
     computing.send(json!({"tag": "compute", "seconds": 5})).await?;
-    for _ in 0..100 {
+    for _ in 0..25 {
         assert_eq!(other.ask(json!({"tag": "ping"})).await?["tag"], "pong");
     }
-    assert_eq!(waiting.try_receive(), None, "100 answers came before the one that waits");
-    assert_eq!(computing.try_receive(), None, "100 answers came before the one that computes");
+    assert_eq!(waiting.try_receive(), None, "all answers came before the one that waits");
+    assert_eq!(computing.try_receive(), None, "all answers came before the one that computes");
     assert_eq!(waiting.receive().await?["tag"], "waited");
     assert_eq!(computing.receive().await?["tag"], "computed");
     Ok(())

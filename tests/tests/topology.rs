@@ -57,7 +57,8 @@ async fn gateway(file: &File) -> Result<Node> {
     let process = Process::spawn("gateway", command)?;
     let line = process.wait_for_message("gateway listens").await?;
     let address = |field: &str| line[field].as_str().map(str::to_owned).context("no address");
-    let gateway = Node { address: address("listen")?, admin: address("admin_listen")?, process };
+    let (address, admin) = (address("listen")?, address("admin_listen")?);
+    let gateway = Node { process, address, admin, place: None };
     wait_for_status(&gateway, |status| status["generation"].is_u64()).await?;
     Ok(gateway)
 }

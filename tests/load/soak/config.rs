@@ -30,7 +30,7 @@ pub(crate) struct Config {
 }
 
 /// Fewer looks than this show no slope.
-const ROUNDS: u32 = 4;
+pub(super) const ROUNDS: u32 = 4;
 
 impl Args {
     /// The configuration, or all that is wrong with it.

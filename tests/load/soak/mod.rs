@@ -57,9 +57,11 @@ async fn run(config: &Config) -> Result<bool> {
     let mut out = std::io::stdout();
     writeln!(out, "{}", Sample::HEAD)?;
     let mut round = 0;
-    while Instant::now() < ends {
+    // Fewer rounds than these would judge nothing; each may take longer than it was asked to.
+    while Instant::now() < ends || round < config::ROUNDS {
         round += 1;
-        let next = (Instant::now() + config.round).min(ends);
+        let next = Instant::now() + config.round;
+        let next = if round <= config::ROUNDS { next } else { next.min(ends) };
         let mut churn = swarm(&fleet, config, next - Instant::now(), &["--churn"])?;
         sleep_until(next).await;
         for (name, node) in nodes(&fleet) {

@@ -51,9 +51,8 @@ impl Running {
 
     /// Sends a signal that ends it, and waits for the end.
     pub(super) async fn stop(self, signal: &str) -> Result<()> {
-        if !self.has_ended() {
-            self::signal(self.id, signal)?;
-        }
+        // It may have ended by itself.
+        let _ = self::signal(self.id, signal);
         let end = tokio::task::spawn_blocking(move || self.keeper.join());
         if tokio::time::timeout(crate::DEADLINE, end).await.is_err() {
             bail!("PostgreSQL does not end on {signal}");

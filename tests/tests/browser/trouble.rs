@@ -6,7 +6,7 @@ use anyhow::{Context, Result, ensure};
 use single_state_tests::chromium::Chromium;
 use single_state_tests::cluster::{Cluster, Options};
 use single_state_tests::dev::Project;
-use single_state_tests::proxy::{Faults, Proxy};
+use single_state_tests::proxy::{Faults, Flow, Proxy};
 use tempfile::TempDir;
 
 use super::{dev_with_modules, has, owner, vendor};
@@ -22,12 +22,15 @@ async fn what_is_done_offline_is_counted_and_there_once_the_page_is_back() -> Re
     browser.wait_text("#saving", "all saved").await?;
     assert!(!has(&browser, "#trouble").await?);
 
-    network.set(Faults { refuse: true, ..Faults::default() });
+    // The next connection gets no answer, so that it is reconnecting for as long as it takes to see.
+    network.set(Faults { up: Flow::Block, down: Flow::Block, ..Faults::default() });
     ensure!(network.cut() > 0, "there is a connection");
     browser.wait_text_that("#trouble", |text| text.starts_with("Reconnecting.")).await?;
     browser.fill("#append-item", "written offline").await?;
     browser.click("#append-run").await?;
     browser.wait_text_that("#trouble", |text| text.contains("1 change will be sent then.")).await?;
+    network.set(Faults { refuse: true, ..Faults::default() });
+    network.cut();
     browser.wait_text_that("#trouble", |text| text.starts_with("The server is away.")).await?;
     browser.fits(400, "demo-away-400.png").await?;
 

@@ -172,12 +172,16 @@ async fn a_killed_worker_comes_back_and_its_browsers_never_notice() -> Result<()
     let (message, answer) = question();
     browser.send(message).await?;
     browser.wait_for("result_vector", &answer).await?;
-    assert_ne!(dev.worker_process(owner)?, before);
+    wait_for(async || {
+        ensure!(dev.worker_process(owner)? != before, "it is still the process of before");
+        Ok(())
+    })
+    .await?;
 
     // The second time after half a second, so that the message surely comes while it is away.
     dev.kill_worker(owner)?;
-    let is_down = |status: &Value| status["workers"][owner as usize]["state"] == "down";
-    dev.wait_for_status(is_down).await?;
+    let is_away = |status: &Value| status["workers"][owner as usize]["state"] != "up";
+    dev.wait_for_status(is_away).await?;
     let (message, answer) = question();
     browser.send(message).await?;
     browser.wait_for("result_vector", &answer).await
@@ -249,12 +253,13 @@ async fn during_the_first_build_nobody_is_missed_and_pages_wait_for_its_end() ->
     let mut browser = Browser::connect(&dev.socket("")).await?;
     browser.send(json!({"tag": "append", "item": "early"})).await?;
 
+    let output = dev.gateway.process.output();
+    assert!(!output.contains("not reached"), "{output}");
     project.write(".go", "")?;
     browser.wait_for("count", &json!(1)).await?;
     dev.wait_until_up().await?;
     let output = dev.stop().await?;
     assert_eq!(output.lines().filter(|line| *line == says).count(), 1, "{output}");
-    assert!(!output.contains("not reached"), "{output}");
     Ok(())
 }
 

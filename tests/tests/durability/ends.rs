@@ -30,7 +30,7 @@ async fn start_with(store: &str, drain_timeout: &str) -> Result<(Cluster, Vec<Ap
 }
 
 async fn a_drain_commits_everything(store: &str) -> Result<()> {
-    let (mut cluster, mut pages) = start(store).await?;
+    let (mut cluster, mut pages) = start_with(store, "50s").await?;
     for worker in &mut cluster.workers {
         worker.process.signal("TERM")?;
         let status = worker.process.wait().await?;

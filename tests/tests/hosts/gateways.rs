@@ -24,6 +24,8 @@ fn gateways_are_rolled_behind_their_service() -> Result<()> {
         let mut closed = 0;
         for _ in 0..site.gateways.len() {
             site.add_gateway().await?;
+            // All that were sent away are counted again where they are now.
+            site.until_there(&swarm).await?;
             closed += site.end_gateway().await?.0;
         }
         site.until_home(&swarm).await?;

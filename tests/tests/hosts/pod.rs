@@ -68,7 +68,7 @@ impl Pod {
             Ok::<_, anyhow::Error>(format!("{}:{}", host.address, template.port(port)?))
         };
         let listens = if template.port("http").is_ok() { "http" } else { "link" };
-        let node = Node { process, address: at(listens)?, admin: at("admin")? };
+        let node = Node { process, address: at(listens)?, admin: at("admin")?, place: None };
         Ok(Self { name: name.to_owned(), host, node, template: template.clone(), _root: root })
     }
 

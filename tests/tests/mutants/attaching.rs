@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 use single_state_faults::Mutant;
 use single_state_proto::frame::Refused;
 use single_state_proto::link::Event;
+use single_state_tests::DEADLINE;
 use single_state_tests::checker::{Options as Known, Violation, check};
 use single_state_tests::client::{Client, Manners};
 use single_state_tests::cluster::{Cluster, Options, PLACEMENT_KEY};
@@ -17,7 +18,7 @@ use single_state_tests::proxy::{Faults as Weather, Flow, Proxy};
 use tokio::time::timeout;
 
 /// What goes through the proxy at first is so late that its ways can be closed meanwhile.
-const LATE: Duration = Duration::from_millis(200);
+const LATE: Duration = Duration::from_secs(1);
 /// A mistake shows at once.
 const SOON: Duration = Duration::from_secs(3);
 
@@ -65,7 +66,8 @@ async fn an_older_connection_comes_later(mutant: Option<Mutant>) -> Result<Judge
     ensure!(client.connections() == 2, "it has come twice");
     proxy.heal();
     // It is told of its end, if it has one; else it is quiet, and that has no end.
-    let told = timeout(SOON, async {
+    let patience = if mutant.is_some() { DEADLINE } else { SOON };
+    let told = timeout(patience, async {
         let is_over = cluster.wait_for_metric("single_state_connections", |count| count == 0.0);
         is_over.await?;
         // To be closed for good is an end as well.

@@ -93,9 +93,9 @@ async fn of_several_servers_the_one_that_takes_writes_is_used() -> Result<()> {
 #[tokio::test]
 async fn rows_that_others_lock_are_away_for_so_long() -> Result<()> {
     let server = TempPostgres::start().await?;
+    let mut saving = Saving::begin(&prepared(&server.url()).await?, "s").await?;
     let store = hasty(&server.url());
-    store.prepare().await?;
-    let mut saving = Saving::begin(&store, "s").await?;
+    wait_until("it is prepared", async || Ok(store.prepare().await.is_ok())).await?;
     let client = server.client().await?;
     client.batch_execute("BEGIN; SELECT FROM single_state.session FOR UPDATE").await?;
     for _ in 0..2 {

@@ -13,7 +13,7 @@ use tokio::time::{Instant, sleep};
 
 /// For calls that shall fail by their timeout: short, and still enough for a busy machine to do
 /// what it can do.
-pub(crate) const SHORT: Duration = Duration::from_secs(1);
+const SHORT: Duration = Duration::from_secs(1);
 
 pub(crate) const OWNER: Owner = Owner {
     index: WorkerIndex(0),

@@ -8,6 +8,7 @@ use std::slice::from_ref;
 use anyhow::{Result, bail, ensure};
 use rusqlite::Connection;
 use single_state_store::{Saved, Settings, SharedStore, Standing, StoreError, open};
+use single_state_tests::append::wait_until;
 
 use crate::place::{Place, Worker, block_on, id, owner, save};
 
@@ -233,14 +234,14 @@ fn a_program_that_holds_the_database_is_waited_for() -> Result<()> {
         let place = Place::sqlite().await?;
         let settings =
             Settings { timeout: std::time::Duration::from_millis(200), ..place.settings() };
-        let store = place.open(settings)?;
-        store.prepare().await?;
-        let worker = Worker { store, owner: owner(1) };
+        let (worker, hasty) = (place.worker(1).await?, place.open(settings)?);
+        // It gives up soon also when nobody is in its way.
+        wait_until("the file is ready", async || Ok(hasty.prepare().await.is_ok())).await?;
         let epoch = worker.begin(&id("s"), "first").await?;
         let other = Connection::open(file(&place)?)?;
         other.execute_batch("BEGIN IMMEDIATE")?;
         let next = save(&id("s"), epoch, 2, "second");
-        away(worker.save(&worker.owner, from_ref(&next)).await)?;
+        away(hasty.save(&worker.owner, from_ref(&next)).await)?;
         other.execute_batch("ROLLBACK")?;
         assert_eq!(worker.save_one(next).await?, Saved::Done);
         Ok(())

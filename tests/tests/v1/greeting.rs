@@ -154,7 +154,7 @@ async fn what_is_no_hello_is_closed_with_4400() -> Result<()> {
 
 #[tokio::test]
 async fn a_client_that_never_says_hello_is_closed_with_4400() -> Result<()> {
-    let options = one_worker_options().gateway_flag("--hello-timeout", "300ms");
+    let options = one_worker_options().gateway_flag("--hello-timeout", "3s");
     let cluster = Cluster::start(options).await?;
     let (mut welcomed, _) = Client::welcomed(&cluster, "mine", CHANNEL).await?;
     let mut silent = Client::connect(&cluster, "?session=mine").await?;
