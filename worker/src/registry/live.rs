@@ -69,21 +69,20 @@ impl Registry {
     }
 
     async fn ended(self: Rc<Self>, resident: Rc<Resident>, end: Result<End, Box<dyn Any + Send>>) {
-        let resident = &resident;
         let id = &resident.id;
-        self.host.committer.forget(resident);
+        self.host.committer.forget(&resident);
         resident.end_turn();
         let again = match end {
             Ok(End::Stopped) => {
                 self.host.history.record(id, resident.epoch, || Deed::Passivate);
-                self.release(resident).await;
+                self.release(&resident).await;
                 faults::point(Point::Released);
                 resident.moved();
-                self.count_leaving(resident);
+                self.count_leaving(&resident);
                 None
             }
             Ok(End::Deleted) => {
-                self.delete(resident).await;
+                self.delete(&resident).await;
                 None
             }
             Ok(End::Fenced) => {
@@ -96,9 +95,9 @@ impl Registry {
                 // What is on its way to the store is part of what the next owner finds.
                 let settled = std::future::poll_fn(|context| resident.poll_settled(context));
                 let _ = tokio::time::timeout(SETTLED_WITHIN, settled).await;
-                self.release(resident).await;
+                self.release(&resident).await;
                 resident.reset_channels(ResetCode::RolledBack);
-                self.count_leaving(resident);
+                self.count_leaving(&resident);
                 None
             }
             Ok(End::Panicked(poison)) => Some(poison),
@@ -106,7 +105,7 @@ impl Registry {
                 tracing::error!(session.id = id.as_str(), %error, "its state cannot be read back");
                 self.host.metrics.quarantined("unreadable");
                 resident.close_channels(CloseCode::Quarantined);
-                self.release(resident).await;
+                self.release(&resident).await;
                 None
             }
             Err(_) => {
@@ -121,7 +120,7 @@ impl Registry {
         self.host.metrics.resident.dec();
         self.left.notify_waiters();
         if let Some(poison) = again {
-            self.roll_back(resident, poison);
+            self.roll_back(&resident, poison);
         }
     }
 

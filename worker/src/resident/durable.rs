@@ -15,11 +15,12 @@ use single_state_proto::id::{
 use single_state_store::{Row, Save, Version};
 use tokio::time::Instant;
 
+use super::channel::Channel;
 use super::saving::Policy;
-use super::state::{Channel, Past, State};
+use super::state::{Past, State};
 use super::{ChannelKey, Resident};
 use crate::clock::Clock;
-use crate::output::{Cursor, Entry, OutputLog};
+use crate::output::{Entry, OutputLog};
 use crate::snapshot::{self, Kept, Unsaveable};
 use crate::timers::Timers;
 
@@ -319,23 +320,12 @@ impl State {
         let Ok(id) = channel.id.parse() else { return };
         let applied = channel.applied.map(InputNumber);
         self.last_key += 1;
-        self.channels.push(Channel {
-            key: ChannelKey(self.last_key),
-            id,
-            attach: Attach(channel.attach),
-            connection: ConnectionId(channel.connection),
-            half: SessionHalf::resume(applied),
-            applied,
-            unsaved_bytes: 0,
-            saving: applied,
-            durable: applied,
-            ack_due: false,
-            waiting: Default::default(),
-            cursor: Cursor::default(),
-            taken: Revision(channel.taken),
-            tab: None,
-            away_since: Instant::now(),
-        });
+        let key = ChannelKey(self.last_key);
+        let mut restored = Channel::new(key, id, SessionHalf::resume(applied));
+        restored.attach = Attach(channel.attach);
+        restored.connection = ConnectionId(channel.connection);
+        restored.taken = Revision(channel.taken);
+        self.channels.push(restored);
     }
 }
 

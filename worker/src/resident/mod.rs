@@ -6,6 +6,7 @@
 //! far as its stream takes them, and no further than the output gate.
 
 mod attachment;
+mod channel;
 mod durable;
 mod leaving;
 mod saving;

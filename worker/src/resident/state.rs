@@ -2,7 +2,6 @@
 //! which order work is done, what each channel is sent and what is kept for it.
 
 use std::collections::VecDeque;
-use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
@@ -10,15 +9,16 @@ use bytes::Bytes;
 use single_state_faults::{self as faults, Mutant};
 use single_state_proto::channel::{SessionHalf, Verdict};
 use single_state_proto::frame::{CloseCode, Durability, Open, Refused, ResetCode};
-use single_state_proto::id::{Attach, ChannelId, ConnectionId, Epoch, InputNumber, Revision};
+use single_state_proto::id::{Attach, Epoch, InputNumber, Revision};
 use single_state_proto::limits::{MAILBOX, MAX_CHANNELS, UNACKED_BYTES, UNACKED_MESSAGES};
 use single_state_store::Version;
 use tokio::sync::{OwnedSemaphorePermit, mpsc};
 use tokio::time::Instant;
 
+use super::channel::Channel;
 use super::saving::{Policy, Saving};
-use super::{ChannelKey, Cut, Leave, Plans, Poison, Tab, Waiting, Work};
-use crate::output::{Cursor, Leaves, OutputLog};
+use super::{ChannelKey, Cut, Leave, Plans, Poison, Waiting, Work};
+use crate::output::{Leaves, OutputLog};
 
 /// Events are kept so long for a channel that is away (R12).
 const EVENTS_FOR_AWAY: Duration = Duration::from_secs(120);
@@ -109,31 +109,6 @@ pub(super) struct Posts {
     pub(super) queue: mpsc::Receiver<Bytes>,
     /// How many were handled.
     pub(super) handled: u64,
-}
-
-/// One client's conversation with the session.
-pub(super) struct Channel {
-    pub(super) key: ChannelKey,
-    pub(super) id: ChannelId,
-    pub(super) attach: Attach,
-    pub(super) connection: ConnectionId,
-    pub(super) half: SessionHalf,
-    /// Last input applied; the same as the half's last once the mailbox is empty.
-    pub(super) applied: Option<InputNumber>,
-    /// Bytes of the inputs that were applied since the newest snapshot.
-    pub(super) unsaved_bytes: usize,
-    /// Last input in the snapshot that is on its way.
-    pub(super) saving: Option<InputNumber>,
-    /// Last input that is applied for good: it may be acknowledged.
-    pub(super) durable: Option<InputNumber>,
-    pub(super) ack_due: bool,
-    /// Inputs that the mailbox had no room for.
-    pub(super) waiting: VecDeque<Waiting>,
-    pub(super) cursor: Cursor,
-    /// Newest output that its client has taken.
-    pub(super) taken: Revision,
-    pub(super) tab: Option<(u32, Rc<dyn Tab>)>,
-    pub(super) away_since: Instant,
 }
 
 impl State {
@@ -232,23 +207,10 @@ impl State {
         let half = SessionHalf::new(begins);
         // Most sessions have one tab; a vector would begin with room for four.
         self.channels.reserve_exact(1);
-        self.channels.push(Channel {
-            key,
-            id: open.channel.clone(),
-            attach: open.attach,
-            connection: open.connection,
-            half,
-            applied: half.last(),
-            unsaved_bytes: 0,
-            saving: half.last(),
-            durable: half.last(),
-            ack_due: false,
-            waiting: VecDeque::new(),
-            cursor: Cursor::default(),
-            taken: self.log.revision(),
-            tab: None,
-            away_since: Instant::now(),
-        });
+        let mut channel = Channel::new(key, open.channel.clone(), half);
+        (channel.attach, channel.connection) = (open.attach, open.connection);
+        channel.taken = self.log.revision();
+        self.channels.push(channel);
         Ok(key)
     }
 
@@ -475,24 +437,6 @@ impl State {
             }
         }
         self.trim();
-    }
-}
-
-impl Channel {
-    /// Sends what the log has for it, as far as its stream takes it.
-    pub(super) fn pump(&mut self, log: &OutputLog, gate: Revision) {
-        let Some((_, tab)) = &self.tab else { return };
-        while let Some((revision, entry)) = log.next(self.cursor, gate) {
-            if !tab.send(revision, entry.binary, &entry.body) {
-                break;
-            }
-            self.cursor.sent = revision;
-        }
-        if std::mem::take(&mut self.ack_due)
-            && let Some(durable) = self.durable
-        {
-            tab.acked(durable);
-        }
     }
 }
 
